@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The trace: the ordered record of what the PEs did, whoever intercepted it.
+
+This module is the definition of format version 1.  Everything is little endian.
+
+Header, 64 bytes::
+
+    offset size  field
+         0    8  magic "HDBSSTRC"
+         8    4  version, 1
+        12    4  record size in bytes, 64
+        16    8  physical address at which the machine's RAM starts
+        24    8  size of that RAM in bytes
+        32    4  number of PEs
+        36    4  zero
+        40    8  writer, ASCII, padded with NUL ("plugin", "gdbstub")
+        48   16  zero
+
+Records of 64 bytes follow, ``<QHHI6Q``: seq, kind, pe, flags, a, b, c, d, e, f.
+``seq`` counts 1, 2, 3.. over all PEs and is the order in which things happened;
+record ``seq`` lies at ``64 * seq``.  ``pe`` is QEMU's vCPU index.  Fields that a
+kind does not name are zero.  A writer publishes ``kind`` last, so the first
+record whose kind is 0 is where a writer that was killed had stopped.
+
+======== ============================================================================
+kind     fields
+======== ============================================================================
+BEGIN    a: version of the writer (1)
+RESET    the PE left reset: a HDBSSBR_EL2, b HDBSSPROD_EL2, c VTCR_EL2, as software
+         would read them
+WRITE    MSR at EL2: a system register (Linux ``sys_reg()`` encoding), b value written,
+         c value that the register then holds, d PC
+READ     MRS at EL2: a system register, b value delivered, d PC
+ENTRY    ERET into EL1&0 with HCR_EL2.{VM,TGE} = {1,0}: a HDBSSBR_EL2, b HDBSSPROD_EL2,
+         c VTCR_EL2 as written, d VTTBR_EL2, e HCR_EL2, f ELR_EL2
+EXIT     exception from there to EL2: a ESR_EL2 as delivered, b FAR_EL2, c HPFAR_EL2,
+         d HDBSSPROD_EL2, e offset of the vector (0x400..0x780), f ELR_EL2
+APPEND   an entry was appended: a IPA of the access (4 KB granule), b the entry, c PA of
+         its slot, d PA of the stage 2 descriptor, e descriptor before, f after;
+         flags[18:0] INDEX before, flags[24] the descriptor's compare-and-swap lost
+REFUSE   an access that needed a dirty update was refused: a IPA, b ESR_EL2 delivered,
+         c HDBSSPROD_EL2, d PA of the descriptor, e the descriptor, f HDBSSBR_EL2; the
+         EXIT of the same abort is the PE's next record
+ANOMALY  what a broken or hostile kernel asked for and cannot have: a ``Anomaly``,
+         b.. as said there
+INJECT   reserved for injected faults
+END      a 0: clean exit, 1: record limit reached; b number of records, this one included
+MARK     the agent's marker instruction: a = program line << 1 | phase (0 the operation
+         begins, 1 it has ended)
+======== ============================================================================
+"""
+
+import mmap
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from qemu_model.errors import UsageError
+
+MAGIC = b"HDBSSTRC"
+VERSION = 1
+HEADER = struct.Struct("<8sIIQQII8s16x")
+RECORD = struct.Struct("<QHHI6Q")
+
+FLAG_INDEX = 0x7FFFF
+"""APPEND: INDEX before the append, flags[18:0]."""
+FLAG_CAS_LOST = 1 << 24
+"""APPEND: the descriptor's compare-and-swap lost, the walk was repeated (choice C9)."""
+
+RawRecord = tuple[int, int, int, int, int, int, int, int, int, int]
+"""(seq, kind, pe, flags, a, b, c, d, e, f)"""
+
+
+class Kind(IntEnum):
+    """What a record says; see the table in the module's docstring."""
+
+    NONE = 0
+    BEGIN = 1
+    RESET = 2
+    WRITE = 3
+    READ = 4
+    ENTRY = 5
+    EXIT = 6
+    APPEND = 7
+    REFUSE = 8
+    ANOMALY = 9
+    INJECT = 10
+    END = 11
+    MARK = 12
+
+
+class Anomaly(IntEnum):
+    """Reasons of ANOMALY records, with the detail that ``b`` carries."""
+
+    TABLE_OUTSIDE_RAM = 1
+    """b: PA of the descriptor"""
+    WALK_UNSUPPORTED = 2
+    """b: VTCR_EL2 whose T0SZ, SL0 or TG0 is none of the architecture's"""
+    BUFFER_OUTSIDE_RAM = 3
+    """b: PA of the slot; the PE goes on as after an External abort in FSC form"""
+    RESERVED_SZ = 4
+    """b: HDBSSBR_EL2; the PE goes on as after an External abort in FSC form"""
+    WALK_DISAGREES = 5
+    """b: IPA, c: descriptor; QEMU faulted where our walk finds no reason"""
+    RETRY_LIMIT = 6
+    """b: IPA; the descriptor's compare-and-swap lost too often"""
+    NO_ERET = 7
+    """no ERET was seen yet that the PE could be sent back through"""
+    UNKNOWN_PE = 8
+    """b: TPIDR_EL2 that belongs to no known PE"""
+    REGISTER_UNREADABLE = 9
+    """QEMU did not deliver a register"""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The trace's header; addresses and sizes in bytes."""
+
+    ram_base: int
+    ram_size: int
+    nr_pes: int
+    writer: str
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A finished trace; iterating it yields its records anew each time."""
+
+    header: Header
+    data: bytes
+    count: int
+    """Number of records."""
+
+    def __iter__(self) -> Iterator[RawRecord]:
+        return iterate(self.data)
+
+    @property
+    def end(self) -> int | None:
+        """``a`` of the END record (0 clean, 1 limit reached); None when the writer was killed."""
+        if not self.count:
+            return None
+        last = RECORD.unpack_from(self.data, HEADER.size + (self.count - 1) * RECORD.size)
+        return int(last[4]) if last[1] == Kind.END else None
+
+
+def iterate(data: bytes | mmap.mmap | memoryview) -> Iterator[RawRecord]:
+    """Yield the records of a whole trace, header included, up to the first unwritten one.
+
+    Raises UsageError when the sequence numbers do not count up by one.
+    """
+    usable = len(data) - (len(data) - HEADER.size) % RECORD.size
+    with memoryview(data)[HEADER.size : usable] as body:
+        expected = 1
+        for record in RECORD.iter_unpack(body):
+            if record[1] == Kind.NONE:
+                return
+            if record[0] != expected:
+                raise UsageError(
+                    f"trace: record {expected} has sequence number {record[0]}; "
+                    "the file is damaged, run the scenario again"
+                )
+            expected += 1
+            yield record
+
+
+def read_header(data: bytes | mmap.mmap) -> Header:
+    """Decode and check the header; raises UsageError for anything that is no trace."""
+    if len(data) < HEADER.size:
+        raise UsageError(f"trace: {len(data)} bytes are too few for a header; not a trace")
+    magic, version, size, base, ram, pes, _, writer = HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise UsageError("trace: the magic number is missing; not a trace of this bench")
+    if (version, size) != (VERSION, RECORD.size):
+        raise UsageError(
+            f"trace: version {version} with records of {size} bytes; this hdbss reads "
+            f"version {VERSION} with {RECORD.size}"
+        )
+    return Header(base, ram, pes, writer.rstrip(b"\0").decode("ascii", "replace"))
+
+
+def read_trace(path: Path) -> Trace:
+    """Read a trace file; raises UsageError when it is missing, foreign or damaged."""
+    try:
+        with path.open("rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise UsageError(f"trace: {path}: {error.strerror}") from error
+    header = read_header(data)
+    count = 0
+    for _ in iterate(data):
+        count += 1
+    return Trace(header, data, count)
+
+
+def count_records(path: Path) -> int:
+    """Number of records that a live or finished trace holds by now; 0 without a file.
+
+    A cheap sign of progress: one binary search over the published kinds.
+    """
+    try:
+        with path.open("rb") as file:
+            low, high = 0, max(0, (path.stat().st_size - HEADER.size) // RECORD.size)
+            while low < high:
+                middle = (low + high) // 2
+                file.seek(HEADER.size + middle * RECORD.size + 8)
+                if file.read(2) in (b"", b"\0\0"):
+                    high = middle
+                else:
+                    low = middle + 1
+            return low
+    except OSError:
+        return 0
+
+
+class TraceWriter:
+    """Writes a trace from Python: what a gdbstub interceptor and the tests need."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self._file: BinaryIO = path.open("wb")
+        self._file.write(
+            HEADER.pack(
+                MAGIC, VERSION, RECORD.size, header.ram_base, header.ram_size, header.nr_pes, 0,
+                header.writer.encode("ascii"),
+            )
+        )  # fmt: skip
+        self.count = 0
+
+    def write(self, kind: Kind, pe: int, fields: Iterable[int] = (), flags: int = 0) -> None:
+        """Append one record; missing fields are zero."""
+        self.count += 1
+        values = (*fields, 0, 0, 0, 0, 0, 0)[:6]
+        self._file.write(RECORD.pack(self.count, kind, pe, flags, *values))
+
+    def close(self) -> None:
+        """End the trace cleanly."""
+        self.write(Kind.END, 0, (0, self.count + 1))
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._file.close()
