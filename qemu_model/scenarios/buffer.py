@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The buffer: its sizes, and what happens at its end."""
+
+from qemu_model.program import PAGE
+from qemu_model.scenarios.scenario import SLOT_GPA, Needs, Scenario, Script
+
+_ALIAS_PAGES = 4096
+_ALIASES = 65
+
+
+def _orders(s: Script) -> None:
+    s("vm", dirty="plain")
+    s("vcpu", 0)
+    # 65 slots show the same 16 MiB: 266240 pages for the guest, each with its own
+    # 8 bytes in the memory behind them, so that order 9 can overflow in a small machine.
+    size = _ALIAS_PAGES * PAGE
+    for slot in range(_ALIASES):
+        memory = "thp" if slot == 0 else "alias:0"
+        s("slot", slot, gpa=hex(SLOT_GPA + slot * size), pages=_ALIAS_PAGES, mem=memory, lane=slot)
+    whole = {"ocount": _ALIASES, "ostride": size + 8}
+    # A thread that nothing preempts: a flush at vcpu_put would empty the buffer early.
+    s("pin", "fifo", vcpu=0, cpu=1)
+    # Blocks are mapped before logging starts, which splits them without a fault.
+    s("run", 0, "stride", gpa=hex(SLOT_GPA), count=8, stride=512 * PAGE, value=s.value(), **whole)
+    previous = 0
+    for order in range(10):
+        capacity = 512 << order
+        slots = -(-(capacity + 64) // _ALIAS_PAGES)
+        s.hdbss_on(order)
+        for slot in range(previous, slots):
+            s("log", slot, "on")
+            s("snapshot", slot)
+        count = -(-(capacity + 64) // slots)
+        s("run", 0, "stride", gpa=hex(SLOT_GPA), count=count, stride=PAGE, ocount=slots,
+          ostride=size + 8, value=s.value())  # fmt: skip
+        for slot in range(slots):
+            s.harvest(slot)
+        s.hdbss_off()
+        previous = max(previous, slots)
+    # Every order filled its buffer: the sum of 512 << order, and one refusal at least each.
+    s.reaches(f"entries>={512 * 1023}", "refusals>=10")
+
+
+def _full(s: Script) -> None:
+    s.vm(2048)
+    s.hdbss_on(0)
+    s("log", 0, "on")
+    s("snapshot", 0)
+    s.stride(2048)
+    s.harvest()
+    for count in (511, 512, 513, 1024, 1025, 2048):
+        s.stride(count)
+        s.harvest()
+    s.reaches("entries>=5600", "refusals>=7")
+
+
+SCENARIOS = (
+    Scenario(
+        "buffer.orders",
+        "orders 0 to 9, each filled past its capacity",
+        "an order taken for another SZ, a buffer smaller than announced",
+        _orders,
+        needs=Needs(memory=1024),
+        styles=("cap",),
+    ),
+    Scenario(
+        "buffer.full",
+        "one entry less, exactly and one more than the buffer holds",
+        "HDBSSF ignored: refusals repeat and the buffer stays full; an off-by-one at the end",
+        _full,
+        styles=("cap", "auto"),
+    ),
+)

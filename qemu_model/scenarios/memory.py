@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kinds of memory and of stores."""
+
+from qemu_model.program import PAGE
+from qemu_model.scenarios.scenario import SLOT_GPA, Scenario, Script
+
+_BLOCK = 512
+
+
+def _thp(s: Script) -> None:
+    pages = 4 * _BLOCK
+    s.vm(pages, memory="thp")
+    s.stride(4, step=_BLOCK)  # blocks are mapped while logging is off
+    s.hdbss_on(2)
+    s("log", 0, "on")
+    s("snapshot", 0)
+    for _ in range(3):
+        s.stride(pages, offset=s.rng.randrange(PAGE), width=1)
+        s.harvest()
+        s.stride(40, step=51, offset=s.rng.randrange(PAGE), width=1)
+        s.harvest()
+    # Eager splitting spares the first faults too: every store of every round has its entry.
+    s.reaches(f"entries>={3 * (pages + 40)}", "levels=3", "spurious<=0")
+
+
+def _atomics(s: Script) -> None:
+    s.vm(512)
+    s.hdbss_on(0)
+    s("log", 0, "on")
+    s("snapshot", 0)
+    for how in ("ldadd", "swp", "cas", "stxr", "ldadd"):
+        s.payload("run", "atomic", 0, 512, how=how)
+        s.harvest()
+    s.reaches("entries>=1536")
+
+
+def _readonly(s: Script) -> None:
+    s.vm(256)
+    size = 256 * PAGE
+    s("slot", 1, gpa=hex(SLOT_GPA + size), pages=256, mem="anon", ro=True)
+    s.hdbss_on(0)
+    s("log", 0, "on")
+    s("log", 1, "on")
+    s("snapshot", 0)
+    s("snapshot", 1)
+    for _ in range(3):
+        s.stride(256)
+        s.payload("run", "read", 0, 512)
+        # The first store to the read-only slot leaves the guest; memory stays as it is.
+        s("run", 0, "stride", gpa=hex(SLOT_GPA + size), count=256, stride=PAGE, value=s.value(),
+          expect="exit=mmio")  # fmt: skip
+        s.harvest()
+        s("compare", 1, expect="ret=0 count=0")
+        s("get", 1, expect="count=0")
+    s.reaches("entries>=512")
+
+
+def _recreate(s: Script) -> None:
+    s.vm(600)
+    s.hdbss_on(1)
+    for pages in (600, 600, 300, 600):
+        s("slot", 0, gpa=hex(SLOT_GPA), pages=pages, mem="anon", log=True)
+        s("snapshot", 0)
+        for count in (pages, pages // 2):
+            s.stride(count)
+            s.harvest()
+        s.stride(pages)  # entries of this round go with the slot
+        s("unslot", 0)
+    s.reaches("entries>=600")
+
+
+SCENARIOS = (
+    Scenario(
+        "huge.thp",
+        "one byte in every 4 KB of 2 MB blocks",
+        "blocks that are not split: one entry for 512 pages, of which one is reported or all",
+        _thp,
+    ),
+    Scenario(
+        "atomics",
+        "LDADD, SWP, CAS and exclusives on writable-clean pages",
+        "an abort for HDBSSF that is handled only for plain stores",
+        _atomics,
+    ),
+    Scenario(
+        "readonly.slot",
+        "loads from and stores to a read-only slot beside a writable one",
+        "DBM on a read-only mapping: hardware lets the guest change what it must not",
+        _readonly,
+    ),
+    Scenario(
+        "slot.recreate",
+        "a logged slot is deleted and created again, also in another size",
+        "entries of the old slot marked in the new one, or past its end",
+        _recreate,
+    ),
+)

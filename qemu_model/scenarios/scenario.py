@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a scenario is, and the script that its author writes it with."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qemu_model.program import PAGE, Program
+
+SLOT_GPA = 0x4000_0000
+"""Guest physical address at which the slots of the catalogue start."""
+
+
+@dataclass(frozen=True)
+class Uapi:
+    """How userspace drives the kernel's HDBSS.
+
+    ``cap``: KVM_ENABLE_CAP with ``number``; ``auto``: the kernel switches it on with
+    dirty logging; ``none``: plain write protection.
+    """
+
+    style: str
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"cap:{self.number}" if self.style == "cap" else self.style
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The machine that a scenario runs on."""
+
+    cpus: int = 2
+    memory: int = 512
+    """RAM in MiB."""
+    feature: bool = True
+    """Whether the PEs have FEAT_HDBSS."""
+    cmdline: str = ""
+    """Added to the kernel's command line."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A named program for the agent, and what it is for.
+
+    ``catches`` names the fault of a kernel that makes it fail.
+    """
+
+    name: str
+    purpose: str
+    catches: str
+    write: Callable[["Script"], None]
+    needs: Needs = Needs()
+    styles: tuple[str, ...] = ("cap", "auto", "none")
+    """The ways of driving HDBSS with which the scenario means something."""
+
+    def program(self, uapi: Uapi, seed: int) -> Program:
+        """The program for one run; the same seed gives the same text."""
+        script = Script(uapi, random.Random(f"{self.name}/{seed}"))
+        script.program.add("uapi", cap=uapi.number if uapi.style == "cap" else 0)
+        script.program.comment(f"{self.name}: {self.purpose}")
+        self.write(script)
+        return script.program
+
+
+class Script:
+    """A program being written; one method per thing that scenarios do again and again."""
+
+    def __init__(self, uapi: Uapi, rng: random.Random) -> None:
+        self.uapi = uapi
+        self.rng = rng
+        self.program = Program()
+        self._value = rng.randrange(1, 1 << 16)
+
+    def __call__(self, name: str, *words: object, **args: object) -> None:
+        """Append one operation; ``expect`` is what its result must say, not an argument."""
+        self.program.add(name, *words, **args)
+
+    def value(self) -> int:
+        """A value that no earlier payload has stored, its low byte included for 100 calls."""
+        self._value += 2
+        return (self._value << 32) | (self._value & 0xFF)
+
+    def vm(self, pages: int, *, memory: str = "anon", dirty: str = "plain", vcpus: int = 1) -> None:
+        """A VM with ``vcpus`` vCPUs and slot 0 of ``pages`` pages, not logged yet."""
+        self("vm", dirty=dirty)
+        for vcpu in range(vcpus):
+            self("vcpu", vcpu)
+        self("slot", 0, gpa=hex(SLOT_GPA), pages=pages, mem=memory)
+
+    def hdbss_on(self, order: int) -> None:
+        """Switch HDBSS on where userspace does that."""
+        if self.uapi.style == "cap":
+            self("hdbss", "on", order=order)
+
+    def hdbss_off(self) -> None:
+        """Switch HDBSS off where userspace does that."""
+        if self.uapi.style == "cap":
+            self("hdbss", "off")
+
+    def stride(
+        self, count: int, *, first: int = 0, step: int = 1, vcpu: int = 0, **args: object
+    ) -> None:
+        """Run a payload that stores to ``count`` pages of slot 0, every ``step``-th page."""
+        self.payload("run", "stride", vcpu, count, first=first, step=step, **args)
+
+    def payload(
+        self, verb: str, kind: str, vcpu: int, count: int, *, first: int = 0, step: int = 1,
+        **args: object,
+    ) -> None:  # fmt: skip
+        """``run`` or ``start`` a payload over pages ``first``, ``first + step``.. of slot 0."""
+        if kind in ("stride", "atomic"):
+            args.setdefault("value", self.value())
+        gpa = hex(SLOT_GPA + first * PAGE)
+        self(verb, vcpu, kind, gpa=gpa, count=count, stride=step * PAGE, **args)
+
+    def harvest(self, slot: int = 0) -> None:
+        """With the vCPUs out of the guest: what has changed, then what the kernel reports."""
+        self("compare", slot)
+        self("get", slot)
+
+    def reaches(self, *conditions: str, always: bool = False) -> None:
+        """What the trace must show; about HDBSS, so dropped where the kernel has none."""
+        if always or self.uapi.style != "none":
+            self.program.reaches(*conditions)
