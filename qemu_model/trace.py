@@ -59,6 +59,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from qemu_model.arch.registers import SysReg
 from qemu_model.errors import UsageError
 
 MAGIC = b"HDBSSTRC"
@@ -194,6 +195,41 @@ def read_trace(path: Path) -> Trace:
     for _ in iterate(data):
         count += 1
     return Trace(header, data, count)
+
+
+_FIELDS: dict[int, tuple[str, ...]] = {
+    Kind.BEGIN: ("version",),
+    Kind.RESET: ("HDBSSBR", "HDBSSPROD", "VTCR"),
+    Kind.WRITE: ("", "value", "holds", "pc"),
+    Kind.READ: ("", "value", "", "pc"),
+    Kind.ENTRY: ("HDBSSBR", "HDBSSPROD", "VTCR", "VTTBR", "HCR", "ELR"),
+    Kind.EXIT: ("ESR", "FAR", "HPFAR", "HDBSSPROD", "vector", "ELR"),
+    Kind.APPEND: ("ipa", "entry", "slot", "descriptor", "before", "after"),
+    Kind.REFUSE: ("ipa", "ESR", "HDBSSPROD", "descriptor", "value", "HDBSSBR"),
+    Kind.ANOMALY: ("", "b", "c", "d", "e", "f"),
+    Kind.END: ("reason", "records"),
+}
+
+
+def describe(record: RawRecord) -> str:
+    """A record in words, on one line; any numbers are good enough for it."""
+    seq, kind, pe, flags, *values = record
+    name = Kind(kind).name if kind in Kind.__members__.values() else f"kind {kind}"
+    text = f"#{seq} PE {pe} {name}"
+    if kind in (Kind.WRITE, Kind.READ):
+        known = values[0] in SysReg.__members__.values()
+        text += f" {SysReg(values[0]).name if known else hex(values[0])}"
+    elif kind == Kind.ANOMALY:
+        known = values[0] in Anomaly.__members__.values()
+        text += f" {Anomaly(values[0]).name if known else values[0]}"
+    elif kind == Kind.MARK:
+        text += f" line {values[0] >> 1} {'ends' if values[0] & 1 else 'begins'}"
+    elif kind == Kind.APPEND:
+        text += f" INDEX={flags & FLAG_INDEX}" + (" CAS lost" if flags & FLAG_CAS_LOST else "")
+    for label, value in zip(_FIELDS.get(kind, ()), values, strict=False):
+        if label:
+            text += f" {label}={value:#x}"
+    return text
 
 
 def count_records(path: Path) -> int:
