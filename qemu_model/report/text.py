@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The report for people: a table, and a block to paste into a mail for each finding."""
+
+from collections.abc import Sequence
+
+from qemu_model.checkers.finding import Divergence
+from qemu_model.report.result import Result
+
+_FIGURES = ("pages", "entries", "refusals", "lost", "late", "spurious")
+_SHOWN = 4
+"""Findings of one checker that are printed in full."""
+
+
+def line(result: Result) -> str:
+    """One line for a scenario that has just finished."""
+    reason = result.error or result.skipped
+    text = f"{result.scenario} [{result.mode}] {result.verdict} {result.seconds:.1f}s"
+    return f"{text}: {reason.splitlines()[0]}" if reason else text
+
+
+def table(results: Sequence[Result]) -> str:
+    """The table at the end; numbers count 4 KB pages, HDBSS entries and refused accesses."""
+    head = ("scenario", "mode", *_FIGURES, "verdict", "seconds")
+    rows = [head]
+    for result in results:
+        numbers = [
+            str(result.figures[name]) if name in result.figures else "-" for name in _FIGURES
+        ]
+        rows.append(
+            (result.scenario, result.mode, *numbers, result.verdict, f"{result.seconds:.1f}")
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    right = {head.index(name) for name in (*_FIGURES, "seconds")}
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def block(result: Result) -> str:
+    """Everything that a reader of a mail needs about one scenario that did not agree."""
+    lines = [f"{result.verdict}: {result.scenario}, mode {result.mode}, seed {result.seed}"]
+    if result.kernel:
+        lines.append(f"  kernel:     {result.kernel}")
+    lines.append(f"  reproduce:  {result.command}")
+    if result.directory:
+        lines.append(f"  run:        {result.directory} (hdbss check {result.directory})")
+    if result.error is not None:
+        lines += [f"  {text}" for text in result.error.splitlines()]
+    shown: dict[str, int] = {}
+    for divergence in result.divergences:
+        shown[divergence.checker] = shown.get(divergence.checker, 0) + 1
+        if shown[divergence.checker] <= _SHOWN:
+            lines += [f"  {text}" for text in _divergence(divergence)]
+    lines += [
+        f"  {checker}: {count - _SHOWN} more findings not shown"
+        for checker, count in shown.items()
+        if count > _SHOWN
+    ]
+    lines += [f"  not checked: {name}: {why}" for name, why in result.unchecked.items()]
+    return "\n".join(lines)
+
+
+def _divergence(divergence: Divergence) -> list[str]:
+    where = ", ".join(
+        f"{name} {value}"
+        for name, value in (
+            ("slot", divergence.slot),
+            ("page", divergence.page),
+            ("round", divergence.round),
+        )
+        if value is not None
+    )
+    lines = [f"[{divergence.checker}] {divergence.summary}"]
+    if where:
+        lines.append(f"    where:    {where}")
+    lines += [
+        f"    rule:     {divergence.rule}",
+        f"    required: {divergence.required}",
+        f"    seen:     {divergence.seen}",
+    ]
+    if divergence.records:
+        lines.append("    records:")
+        lines += [f"      {record}" for record in divergence.records]
+    return lines
+
+
+def summary(results: Sequence[Result]) -> str:
+    """The last line: how many of each verdict."""
+    counts: dict[str, int] = {}
+    for result in results:
+        counts[result.verdict] = counts.get(result.verdict, 0) + 1
+    parts = [f"{count} {verdict}" for verdict, count in sorted(counts.items())]
+    return f"{len(results)} scenarios: {', '.join(parts)}"
+
+
+def reasons(results: Sequence[Result]) -> list[str]:
+    """Why scenarios were skipped, a line each."""
+    return [f"skipped {r.scenario}: {r.skipped}" for r in results if r.skipped is not None]

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A finished run, read back from its directory: all that a verdict needs.
+
+======================= =====================================================
+run.json                what was run, with which versions, and how to repeat it
+program.txt             the agent's program with its expectations
+agent.log               the bytes of the agent's channel
+trace.bin               what the PEs did; absent where they had no FEAT_HDBSS
+console.log             the kernel's log
+======================= =====================================================
+"""
+
+import json
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from qemu_model.errors import UsageError
+from qemu_model.observations import Observations, read_observations
+from qemu_model.program import Program, parse
+from qemu_model.trace import Kind, Trace, describe, read_trace
+
+_PAGE_MASK = ~0xFFF
+_SHOWN_RECORDS = 6
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that was seen in one run of one scenario."""
+
+    info: dict[str, object]
+    """The content of run.json."""
+    program: Program
+    observations: Observations
+    trace: Trace | None
+    """None where the machine had no interceptor."""
+    console: str
+
+    def line(self, number: int) -> str:
+        """The program's line, without its comment; empty beyond its end."""
+        lines = self.program.text.split("\n")
+        if not 0 < number <= len(lines):
+            return ""
+        return lines[number - 1].partition("#")[0].strip()
+
+    def records_about(self, ipa: int) -> tuple[str, ...]:
+        """The last trace records that name the page at ``ipa``, in words."""
+        if self.trace is None:
+            return ()
+        page = ipa & _PAGE_MASK
+        last: deque[str] = deque(maxlen=_SHOWN_RECORDS)
+        for record in self.trace:
+            if record[1] in (Kind.APPEND, Kind.REFUSE):
+                if record[4] & _PAGE_MASK == page:
+                    last.append(describe(record))
+            elif record[1] == Kind.EXIT and record[6] << 8 & _PAGE_MASK == page:
+                last.append(describe(record))
+        return tuple(last)
+
+
+def load(directory: Path) -> Run:
+    """Read a run directory; UsageError says which file is missing or wrong."""
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: no such run directory; `hdbss run --keep DIR` makes them")
+    try:
+        info = json.loads(_text(directory / "run.json"))
+    except ValueError as error:
+        raise UsageError(f"{directory / 'run.json'}: {error}; not a run of this bench") from error
+    if not isinstance(info, dict):
+        raise UsageError(f"{directory / 'run.json'}: not an object; not a run of this bench")
+    trace_path = directory / "trace.bin"
+    traced = info.get("feature", True)
+    if traced and not trace_path.exists():
+        raise UsageError(f"{trace_path}: missing; the run directory is incomplete")
+    return Run(
+        info=info,
+        program=parse(_text(directory / "program.txt")),
+        observations=read_observations(_bytes(directory / "agent.log")),
+        trace=read_trace(trace_path) if traced else None,
+        console=_text(directory / "console.log"),
+    )
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; the run directory is incomplete") from error
+
+
+def _text(path: Path) -> str:
+    return _bytes(path).decode("utf-8", "replace")
