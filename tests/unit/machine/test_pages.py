@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Page lists: round trips, order, and lists that would eat memory."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qemu_model.machine.pages import bitmap, format_pages, pages_in, parse_ranges, ranges_of
+
+
+@given(st.sets(st.integers(0, 3000)))
+def test_round_trip(pages: set[int]) -> None:
+    bits = sum(1 << page for page in pages)
+    text = format_pages(bits)
+    assert bitmap(parse_ranges(text), 3001) == bits
+    assert list(pages_in(bits)) == sorted(pages)
+    assert parse_ranges(text) == ranges_of(bits)
+
+
+def test_the_contracts_example() -> None:
+    assert parse_ranges("0-511,600") == ((0, 511), (600, 600))
+    assert format_pages(((1 << 512) - 1) | 1 << 600) == "0-511,600"
+    assert parse_ranges("-") == ()
+    assert format_pages(0) == "-"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ",",
+        "1,",
+        "a",
+        "-1",
+        "1-",
+        "1--2",
+        "3-2",
+        "2,1",
+        "1,1",
+        "1-3,3",
+        "+1",
+        "1 ",
+        "0x1",
+        "\u0663",
+    ],
+)
+def test_bad_lists(text: str) -> None:
+    with pytest.raises(ValueError, match=r"page"):
+        parse_ranges(text)
+
+
+def test_a_huge_list_costs_nothing_and_is_refused() -> None:
+    ranges = parse_ranges("0-99999999999")
+    with pytest.raises(ValueError, match="outside a slot of 512 pages"):
+        bitmap(ranges, 512)
+    with pytest.raises(ValueError, match="not a page"):
+        parse_ranges("9" * 4000)
+
+
+def test_the_slots_border() -> None:
+    assert bitmap(((511, 511),), 512) == 1 << 511
+    with pytest.raises(ValueError, match="outside"):
+        bitmap(((512, 512),), 512)
