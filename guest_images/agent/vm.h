@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The virtual machine: its slots, its vCPUs and the payload's own memory. */
+#ifndef AGENT_VM_H
+#define AGENT_VM_H
+
+#include <stdint.h>
+
+#include "grammar_limits.h"
+#include "program.h"
+#include "slot.h"
+#include "vcpu.h"
+
+#define CODE_SLOT 511u
+#define CODE_GPA 0x10000000ULL
+#define DOOR_GPA 0x0f000000ULL		/* no memslot: a store here ends a payload */
+#define DOOR_EXCEPTION_GPA (DOOR_GPA + 8)	/* the payload took an exception */
+
+struct vm {
+	int kvm;		/* /dev/kvm, -1 = not opened */
+	int fd;			/* -1 = no VM */
+	enum dirty_mode dirty;
+	uint64_t hdbss_cap;	/* of the line `uapi`, 0 = none */
+	void *code;		/* memory of CODE_SLOT */
+	struct slot slots[NR_SLOTS];
+	struct vcpu vcpus[NR_VCPUS];
+};
+
+void vm_init(struct vm *vm);
+int vm_create(struct vm *vm, enum dirty_mode dirty, const char **why);
+
+/* Stop and close everything. -1 ETIMEDOUT: a vCPU did not leave KVM_RUN. */
+int vm_destroy(struct vm *vm, const char **why);
+
+int vm_enable_cap(struct vm *vm, uint64_t cap, uint32_t flags, const uint64_t args[4],
+		  const char **why);
+int vm_check_cap(struct vm *vm, uint64_t cap, const char **why);
+
+#endif
