@@ -6,8 +6,8 @@ the walk (access flag, permissions, dirty state: ``stage2_leaf``).  It follows
 the published pseudocode, whose function names stand in the docstrings.
 
 The PE is QEMU's ``max``: PARange 52 bits (FEAT_LPA), all three granules,
-FEAT_LPA2, FEAT_TTST.  FEAT_D128 and FEAT_S2PIE are taken as absent, so their
-bits of VTCR_EL2 are ignored.
+FEAT_LPA2, FEAT_TTST.  128-bit descriptors and Indirect permissions are not modelled:
+VTCR_EL2.{D128,S2PIE} other than {0,0} gives a reason of its own and no leaf.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,10 @@ from enum import Enum, IntEnum
 
 from qemu_model.arch.bits import bit_range
 from qemu_model.arch.registers import (
+    VTCR_D128,
     VTCR_DS,
     VTCR_PS,
+    VTCR_S2PIE,
     VTCR_SL0,
     VTCR_SL2,
     VTCR_T0SZ,
@@ -82,6 +84,7 @@ class Fault(Enum):
 class Reason(Enum):
     """Why a walk found no leaf; the value says which rule and which fault."""
 
+    NOT_MODELLED = "VTCR_EL2.D128 or S2PIE is set; neither is modelled"
     TG0_RESERVED = "VTCR_EL2.TG0 is 0b11: the granule is IMPLEMENTATION DEFINED, none chosen here"
     T0SZ_RANGE = "VTCR_EL2.T0SZ outside its limits (AArch64.S2MinTxSZ, AArch64.MaxTxSZ)"
     SL_RESERVED = "reserved VTCR_EL2.{SL2,SL0} for this granule (AArch64.S2InvalidSL)"
@@ -156,6 +159,7 @@ class WalkParams:
     ia_size: int
     oa_size: int
     start_level: int
+    block_levels: frozenset[int]
 
     @property
     def table_bits(self) -> int:
@@ -169,12 +173,7 @@ class WalkParams:
         kind = descriptor & 0b11
         if level == FINAL_LEVEL:
             return kind == 0b11
-        return kind == 0b01 and level in _BLOCK_LEVELS[self.granule, self.ds]
-
-    def leaf_levels(self) -> frozenset[int]:
-        """Return the levels at which a leaf can stand, given the start level."""
-        levels = _BLOCK_LEVELS[self.granule, self.ds] | {FINAL_LEVEL}
-        return frozenset(level for level in levels if level >= self.start_level)
+        return kind == 0b01 and level in self.block_levels
 
     def output_address(self, descriptor: int, low: int) -> int:
         """Return the address in a descriptor, of which bits below ``low`` are zero.
@@ -205,6 +204,8 @@ def params(vtcr: int) -> WalkParams | Reason:
     out of range faults is mandatory below the minimum with FEAT_LVA and the
     choice of QEMU above the maximum.
     """
+    if vtcr & (VTCR_D128.mask | VTCR_S2PIE.mask):
+        return Reason.NOT_MODELLED
     granule = _TG0.get(VTCR_TG0.get(vtcr))
     if granule is None:
         return Reason.TG0_RESERVED
@@ -227,7 +228,8 @@ def params(vtcr: int) -> WalkParams | Reason:
     if not 1 <= resolved <= granule.stride + CONCATENATION_BITS:
         return Reason.SL_INCONSISTENT
     oa_size = min(_PS_BITS[VTCR_PS.get(vtcr)], PA_SIZE if large else 48)
-    return WalkParams(granule, ds, ia_size, oa_size, start_level)
+    blocks = frozenset(level for level in _BLOCK_LEVELS[granule, ds] if level >= start_level)
+    return WalkParams(granule, ds, ia_size, oa_size, start_level, blocks)
 
 
 def walk(ipa: int, vttbr: int, vtcr: int, read64: Read64) -> Leaf | WalkFault:
