@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qemu_model.errors import UsageError
-from qemu_model.observations import Observations, read_observations
+from qemu_model.machine.channel import Channel
+from qemu_model.machine.channel import parse as parse_channel
 from qemu_model.program import Program, parse
 from qemu_model.trace import Kind, Trace, describe, read_trace
 
@@ -31,7 +32,7 @@ class Run:
     info: dict[str, object]
     """The content of run.json."""
     program: Program
-    observations: Observations
+    observations: Channel
     trace: Trace | None
     """None where the machine had no interceptor."""
     console: str
@@ -68,6 +69,7 @@ def load(directory: Path) -> Run:
         raise UsageError(f"{directory / 'run.json'}: {error}; not a run of this bench") from error
     if not isinstance(info, dict):
         raise UsageError(f"{directory / 'run.json'}: not an object; not a run of this bench")
+    shared = bool(info.get("shared_console"))
     trace_path = directory / "trace.bin"
     traced = info.get("feature", True)
     if traced and not trace_path.exists():
@@ -75,7 +77,9 @@ def load(directory: Path) -> Run:
     return Run(
         info=info,
         program=parse(_text(directory / "program.txt")),
-        observations=read_observations(_bytes(directory / "agent.log")),
+        observations=parse_channel(
+            _bytes(directory / "agent.log"), bool(info.get("shared_console"))
+        ),
         trace=read_trace(trace_path) if traced else None,
         console=_text(directory / "console.log"),
     )

@@ -67,6 +67,9 @@ VERSION = 1
 HEADER = struct.Struct("<8sIIQQII8s16x")
 RECORD = struct.Struct("<QHHI6Q")
 
+END_CLEAN, END_LIMIT = 0, 1
+"""END.a: everything was recorded; the limit of records was reached."""
+
 FLAG_INDEX = 0x7FFFF
 """APPEND: INDEX before the append, flags[18:0]."""
 FLAG_CAS_LOST = 1 << 24

@@ -124,16 +124,18 @@ class SlotLog:
         self.figures.reads += 1
         self.figures.reported += len(pages)
         self._reads.append((line, pages))
+        paid = set()
         for key, debt in list(self._owed.items()):
             if debt.page in pages:
                 if debt.missed:
                     self.figures.late += debt.source == CONTENT
                     self.figures.lateness = max(self.figures.lateness, debt.missed)
+                paid.add(debt.page)
                 del self._owed[key]
             elif debt.line < line:
                 debt.missed += 1
         if quiet:
-            self.figures.spurious += len(pages - self._truth)
+            self.figures.spurious += len(pages - self._truth - paid)
         self._truth.clear()
 
     def round_after(self, line: int) -> int:

@@ -21,7 +21,7 @@ def line(result: Result) -> str:
 def table(results: Sequence[Result]) -> str:
     """The table at the end; numbers count 4 KB pages, HDBSS entries and refused accesses."""
     head = ("scenario", "mode", *_FIGURES, "verdict", "seconds")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for result in results:
         numbers = [
             str(result.figures[name]) if name in result.figures else "-" for name in _FIGURES

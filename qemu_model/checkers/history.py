@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A run told in the order of the program's lines: the ground on which checkers stand.
+
+The agent's observations say what each line reported; the trace, placed between the
+agent's markers, says what the PEs did meanwhile; together they feed one ``SlotLog``
+for each life of each memory slot.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+from qemu_model.arch.entry import IPA, TTWL, ttwl_to_level
+from qemu_model.arch.registers import SysReg
+from qemu_model.arch.stage2 import Granule, Reason, WalkParams, params
+from qemu_model.errors import InfrastructureError
+from qemu_model.machine.channel import Channel, Frame, Pages, Result, What
+from qemu_model.model.dirtylog import SlotLog
+from qemu_model.program import PAGE, Operation, Program
+from qemu_model.trace import Kind, RawRecord
+
+_READS = ("get", "precopy-round", "precopy-final")
+_HDBSS_REGISTERS = (SysReg.HDBSSBR_EL2, SysReg.HDBSSPROD_EL2)
+
+
+class Append(NamedTuple):
+    """An entry that a PE appended."""
+
+    seq: int
+    """Number of its trace record."""
+    pe: int
+    ipa: int
+    size: int
+    """Bytes that the entry stands for, 0 where its level is none of a leaf."""
+
+
+@dataclass
+class History:
+    """Everything that the checkers ask about a finished run."""
+
+    slots: list[SlotLog] = field(default_factory=list)
+    """Every life of every slot, in the order of creation."""
+    appends: dict[int, list[Append]] = field(default_factory=dict)
+    """Appended entries by program line."""
+    entries: int = 0
+    refusals: int = 0
+    writes: int = 0
+    """MSRs to HDBSSBR_EL2 and HDBSSPROD_EL2."""
+    levels: set[int] = field(default_factory=set)
+    pes: set[int] = field(default_factory=set)
+    """PEs that appended something."""
+
+    def figures(self) -> dict[str, int]:
+        """The numbers of the report, and those that a program can demand to reach."""
+        total = [slot.figures for slot in self.slots]
+        return {
+            "pages": sum(f.changed for f in total),
+            "reported": sum(f.reported for f in total),
+            "entries": self.entries,
+            "refusals": self.refusals,
+            "writes": self.writes,
+            "pes": len(self.pes),
+            "levels": next(iter(self.levels)) if len(self.levels) == 1 else -len(self.levels),
+            "lost": sum(len({debt.page for debt in slot.lost()}) for slot in self.slots),
+            "late": sum(f.late for f in total),
+            "lateness": max((f.lateness for f in total), default=0),
+            "spurious": sum(f.spurious for f in total),
+        }
+
+
+def build(program: Program, observations: Channel, trace: Iterable[RawRecord]) -> History:
+    """Tell the run; ``trace`` is empty where the machine had no interceptor."""
+    history = History()
+    _read_trace(history, trace)
+    frames: dict[int, list[Frame]] = defaultdict(list)
+    for frame in observations.frames:
+        frames[frame.line].append(frame)
+    teller = _Teller(history, frames)
+    for operation in program:
+        teller.tell(operation)
+    return history
+
+
+def _read_trace(history: History, trace: Iterable[RawRecord]) -> None:
+    line = 0
+    appends: dict[int, list[Append]] = defaultdict(list)
+    granule = Granule.KB4
+    for seq, kind, pe, _flags, a, b, c, _d, _e, _f in trace:
+        if kind == Kind.APPEND:
+            level = ttwl_to_level(TTWL.get(b))
+            size = granule.leaf_size(level) if level >= 0 else 0
+            appends[line].append(Append(seq, pe, b & IPA.mask, size))
+            history.entries += 1
+            history.levels.add(level)
+            history.pes.add(pe)
+        elif kind == Kind.MARK:
+            line = a >> 1
+        elif kind == Kind.REFUSE:
+            history.refusals += 1
+        elif kind == Kind.ENTRY:
+            walk = _params(c)
+            granule = walk.granule if isinstance(walk, WalkParams) else Granule.KB4
+        elif kind == Kind.WRITE and a in _HDBSS_REGISTERS:
+            history.writes += 1
+    history.appends = dict(appends)
+
+
+@lru_cache(maxsize=64)
+def _params(vtcr: int) -> WalkParams | Reason:
+    return params(vtcr)
+
+
+class _Teller:
+    """Walks the program and keeps what is known at each line."""
+
+    def __init__(self, history: History, frames: dict[int, list[Frame]]) -> None:
+        self._history = history
+        self._frames = frames
+        self._slots: dict[int, SlotLog] = {}
+        self._running: set[int] = set()
+        self._ran: int | None = None
+        """Last line on which a vCPU was in the guest."""
+        self._first_run: dict[int, int] = {}
+        """By slot: first line on which a vCPU ran since the slot was last compared."""
+        self._compared: dict[int, int] = {}
+        self._by_start: list[SlotLog] = []
+        self._starts: list[int] = []
+
+    def tell(self, operation: Operation) -> None:
+        """Apply one operation, if the agent got that far and it succeeded."""
+        line, name = operation.line, operation.name
+        self._apply_appends(line)
+        result = next((f for f in self._frames.get(line, ()) if isinstance(f, Result)), None)
+        if result is None:
+            return
+        if name in ("run", "start"):
+            self._running.add(operation.subject())
+        if name in ("run", "start", "wait", "stop", "destroy") or self._running:
+            self._note_running(line)
+        if name in ("run", "wait", "stop"):
+            self._running.discard(operation.subject())
+        if result.ret < 0:
+            return
+        match name:
+            case "slot":
+                self._create(operation)
+            case "log":
+                self._slot(operation).set_logging(line, operation.words[1:2] == ("on",))
+            case "unslot":
+                self._forget(operation.subject(), line)
+            case "destroy":
+                for slot in tuple(self._slots):
+                    self._forget(slot, line)
+                self._running.clear()
+            case "snapshot":
+                self._slot(operation).snapshot(line)
+                self._compared[operation.subject()] = line
+                self._first_run.pop(operation.subject(), None)
+            case "compare":
+                slot = operation.subject()
+                pages = self._pages(operation, What.CHANGED)
+                self._slot(operation).compared(line, pages, self._first_run.pop(slot, None))
+                self._compared[slot] = line
+        if name in _READS:
+            slot = operation.subject()
+            quiet = not self._running and self._compared.get(slot, 0) > (self._ran or 0)
+            log = self._slot(operation)
+            log.read(line, self._pages(operation, What.REPORTED), quiet)
+            if name == "precopy-final":
+                log.differs(line, self._pages(operation, What.DIFFERS))
+
+    def _create(self, operation: Operation) -> None:
+        slot = operation.subject()
+        log = SlotLog(slot, operation.number("gpa"), operation.number("pages"))
+        log.set_logging(operation.line, "log" in operation.words)
+        self._slots[slot] = log
+        self._index()
+        self._history.slots.append(log)
+
+    def _forget(self, slot: int, line: int) -> None:
+        log = self._slots.pop(slot, None)
+        if log is not None:
+            log.set_logging(line, False)
+            self._index()
+
+    def _slot(self, operation: Operation) -> SlotLog:
+        # An operation on a slot that is not there fails in the agent and never gets here.
+        return self._slots[operation.subject()]
+
+    def _pages(self, operation: Operation, what: What) -> frozenset[int]:
+        limit = self._slot(operation).pages
+        found: set[int] = set()
+        for frame in self._frames.get(operation.line, ()):
+            if isinstance(frame, Pages) and frame.what is what:
+                for first, last in frame.ranges:
+                    if last >= limit:
+                        raise InfrastructureError(
+                            f"the agent names page {last} of a slot of {limit} pages on line "
+                            f"{operation.line}; the channel is not to be trusted"
+                        )
+                    found.update(range(first, last + 1))
+        return frozenset(found)
+
+    def _note_running(self, line: int) -> None:
+        self._ran = line
+        for slot in self._slots:
+            self._first_run.setdefault(slot, line)
+
+    def _apply_appends(self, line: int) -> None:
+        for append in self._history.appends.get(line, ()):
+            # The last slot that starts at or below the entry, then those inside a block.
+            at = max(bisect_right(self._starts, append.ipa) - 1, 0)
+            while at < len(self._starts) and self._starts[at] < append.ipa + append.size:
+                log = self._by_start[at]
+                first = max(append.ipa - log.gpa, 0) // PAGE
+                end = min(append.ipa + append.size - log.gpa, log.pages * PAGE) // PAGE
+                if first < end:
+                    log.appended(line, range(first, end), append.seq)
+                at += 1
+
+    def _index(self) -> None:
+        self._by_start = sorted(self._slots.values(), key=lambda log: log.gpa)
+        self._starts = [log.gpa for log in self._by_start]

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All checkers asked about one run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qemu_model.checkers import (
+    drained,
+    kernel_log,
+    liveness,
+    lost,
+    mirror,
+    programming,
+    reached,
+    uapi,
+)
+from qemu_model.checkers.finding import Divergence
+from qemu_model.checkers.history import History, build
+from qemu_model.errors import InfrastructureError
+from qemu_model.run import Run
+from qemu_model.trace import END_LIMIT
+
+Checker = Callable[[Run, History], list[Divergence]]
+
+
+def _mirror(run: Run, history: History) -> list[Divergence]:
+    return mirror.check_trace(run.trace) if run.trace is not None else []
+
+
+CHECKERS: tuple[tuple[str, Checker], ...] = (
+    ("lost", lost.check),
+    ("drained", drained.check),
+    ("mirror", _mirror),
+    ("programming", programming.check),
+    ("liveness", liveness.check),
+    ("uapi", uapi.check),
+    ("kernel_log", kernel_log.check),
+    ("reached", reached.check),
+)
+"""In the order of the report: what loses memory comes first."""
+
+_NEED_TRACE = ("drained", "mirror", "programming", "liveness")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the checkers say about one run."""
+
+    figures: dict[str, int]
+    """Counts by name: pages, entries, refusals, lost, late, spurious.."""
+    divergences: tuple[Divergence, ...]
+    skipped: dict[str, str]
+    """Checkers that could not be asked, with the reason."""
+
+
+def judge(run: Run) -> Verdict:
+    """Ask every checker; InfrastructureError when the run itself is not whole."""
+    run.observations.require_complete()
+    if run.trace is not None and run.trace.end is None:
+        raise InfrastructureError(
+            f"the trace stops after {run.trace.count} records without an end: QEMU was killed"
+        )
+    if run.trace is not None and run.trace.end == END_LIMIT:
+        raise InfrastructureError(
+            f"the trace reached its limit of {run.trace.count} records; what followed is unknown"
+        )
+    history = build(run.program, run.observations, run.trace or ())
+    skipped = {}
+    found: list[Divergence] = []
+    for name, check in CHECKERS:
+        if run.trace is None and name in _NEED_TRACE:
+            skipped[name] = "the PEs had no FEAT_HDBSS, so there is no trace"
+        else:
+            found += check(run, history)
+    return Verdict(history.figures(), tuple(found), skipped)

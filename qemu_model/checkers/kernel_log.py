@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Is the kernel's log free of complaints?"""
+
+import re
+from collections.abc import Iterator
+
+from qemu_model.checkers.finding import Divergence
+from qemu_model.checkers.history import History
+from qemu_model.run import Run
+
+_COMPLAINTS = re.compile(
+    r"WARNING: |BUG: |kernel BUG at|Oops|Internal error|Kernel panic|Unable to handle kernel"
+    r"|possible circular locking|possible recursive locking|inconsistent lock state"
+    r"|suspicious RCU usage|rcu: INFO: |RCU Stall|rcu_(?:preempt|sched) (?:self-)?detected"
+    r"|INFO: task .* blocked|INFO: lockdep|sleeping function called|scheduling while atomic"
+    r"|KASAN: |UBSAN: |KFENCE: |pagealloc: |Poison overwritten|poison overwritten|bad page state"
+    r"|Bad page state|Bad page map|list_(?:add|del) corruption|refcount_t: "
+    r"|soft lockup|hard LOCKUP|SError|HYP panic|hyp panic"
+)
+_AFTER = 12
+"""Lines that are shown after the first one."""
+
+
+def check(run: Run, history: History) -> list[Divergence]:
+    """The first complaint of each wording."""
+    found: dict[str, Divergence] = {}
+    for number, match, lines in complaints(run.console):
+        found.setdefault(
+            match,
+            Divergence(
+                checker="kernel_log",
+                summary=f"the kernel's log complains: {match}",
+                rule="a kernel that works has nothing to say",
+                required="no WARN, BUG, Oops, lockdep, RCU, KASAN or poison message",
+                seen=f"line {number} of console.log",
+                records=lines,
+            ),
+        )
+    return list(found.values())
+
+
+def complaints(console: str) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """Yield line number, the words that matched, and the lines from there on."""
+    lines = [line.rstrip("\r") for line in console.split("\n")]
+    for index, line in enumerate(lines):
+        match = _COMPLAINTS.search(line)
+        if match is not None:
+            yield index + 1, match[0].strip(), tuple(lines[index : index + _AFTER])

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Are the registers of every guest entry ones that the architecture allows?"""
+
+from collections.abc import Iterable, Iterator
+
+from qemu_model.arch.registers import (
+    HDBSSPROD_FSC,
+    HDBSSPROD_INDEX,
+    SZ_MAX,
+    VTCR_HA,
+    VTCR_HD,
+    VTCR_HDBSS,
+    Hdbssbr,
+)
+from qemu_model.checkers.finding import Divergence
+from qemu_model.checkers.history import History
+from qemu_model.run import Run
+from qemu_model.trace import Header, Kind, RawRecord, describe
+
+
+def check(run: Run, history: History) -> list[Divergence]:
+    """The first violation of each rule."""
+    if run.trace is None:
+        return []
+    return first_of_each(violations(run.trace.header, run.trace))
+
+
+def first_of_each(findings: Iterable[Divergence]) -> list[Divergence]:
+    """Keep one finding a rule: a wrong register is wrong at every entry."""
+    kept: dict[str, Divergence] = {}
+    for finding in findings:
+        kept.setdefault(finding.rule, finding)
+    return list(kept.values())
+
+
+def violations(header: Header, records: Iterable[RawRecord]) -> Iterator[Divergence]:
+    """Yield what is wrong with the guest entries of a trace."""
+    inside: dict[int, tuple[int, int]] = {}
+    """Buffers, start and end, of the PEs that are in the guest with HDBSS on."""
+    for record in records:
+        kind, pe = record[1], record[2]
+        if kind in (Kind.EXIT, Kind.RESET):
+            inside.pop(pe, None)
+        elif kind == Kind.ENTRY:
+            vtcr = record[6]
+            if vtcr & VTCR_HDBSS.mask:
+                yield from _registers(header, record)
+                buffer = Hdbssbr(record[4])
+                if not buffer.reserved:
+                    start, end = buffer.base, buffer.base + 8 * buffer.capacity
+                    for other, (first, last) in inside.items():
+                        if other != pe and start < last and first < end:
+                            yield _finding(
+                                record,
+                                "I4 (a buffer belongs to one PE at a time)",
+                                f"a buffer of its own for PE {pe}",
+                                f"[{start:#x}, {end:#x}) is live on PE {other} too",
+                            )
+                    inside[pe] = (start, end)
+            else:
+                inside.pop(pe, None)
+
+
+def _registers(header: Header, record: RawRecord) -> Iterator[Divergence]:
+    br, prod, vtcr = record[4], record[5], record[6]
+    buffer = Hdbssbr(br)
+    if not (vtcr & VTCR_HA.mask and vtcr & VTCR_HD.mask):
+        yield _finding(
+            record,
+            "VTCR_EL2.HDBSS (effective only with HA and HD)",
+            "HA = HD = 1 where HDBSS = 1",
+            f"VTCR_EL2 = {vtcr:#x}: HA = {VTCR_HA.get(vtcr)}, HD = {VTCR_HD.get(vtcr)}",
+        )
+    if buffer.reserved:
+        yield _finding(
+            record,
+            "HDBSSBR_EL2.SZ (10 to 15 are reserved)",
+            f"SZ of at most {SZ_MAX}",
+            f"SZ = {buffer.sz}",
+        )
+        return
+    if not buffer.aligned:
+        yield _finding(
+            record,
+            "I_SXBYL (the base is aligned to the buffer's size)",
+            f"BADDR aligned to {4096 << buffer.sz:#x}",
+            f"HDBSSBR_EL2 = {br:#x}",
+        )
+    end = buffer.base + 8 * buffer.capacity
+    if buffer.base < header.ram_base or end > header.ram_base + header.ram_size:
+        yield _finding(
+            record,
+            "HDBSSBR_EL2.BADDR (the buffer lies in memory)",
+            f"a buffer in [{header.ram_base:#x}, {header.ram_base + header.ram_size:#x})",
+            f"[{buffer.base:#x}, {end:#x})",
+        )
+    index = HDBSSPROD_INDEX.get(prod)
+    if index > buffer.capacity:
+        yield _finding(
+            record,
+            "R_RXCMY (INDEX beyond the capacity never comes from hardware)",
+            f"INDEX of at most {buffer.capacity}",
+            f"INDEX = {index}",
+        )
+    if HDBSSPROD_FSC.get(prod):
+        yield _finding(
+            record,
+            "I6 (an HDBSS fault is handled and FSC zeroed before the guest goes on)",
+            "HDBSSPROD_EL2.FSC = 0 at a guest entry",
+            f"HDBSSPROD_EL2 = {prod:#x}",
+        )
+
+
+def _finding(record: RawRecord, rule: str, required: str, seen: str) -> Divergence:
+    return Divergence(
+        checker="programming",
+        summary=f"PE {record[2]} entered the guest with registers that it must not have",
+        rule=rule,
+        required=required,
+        seen=seen,
+        records=(describe(record),),
+    )

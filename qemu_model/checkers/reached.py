@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Did the run get to what its scenario is for?
+
+A scenario that never fills the buffer proves nothing about full buffers, and a kernel
+that takes the capability and then does not use it must not look right.
+"""
+
+from qemu_model.checkers.finding import Divergence
+from qemu_model.checkers.history import History
+from qemu_model.run import Run
+
+
+def check(run: Run, history: History) -> list[Divergence]:
+    """One divergence for each ``reach`` condition of the program that does not hold."""
+    figures = history.figures()
+    found = []
+    for condition in run.program.reach:
+        value = figures.get(condition.what)
+        if value is None or not condition.holds(value):
+            found.append(
+                Divergence(
+                    checker="reached",
+                    summary=f"the scenario demands {condition}",
+                    rule="the scenario's own condition, see its first lines in program.txt",
+                    required=str(condition),
+                    seen=f"{condition.what} is {value}",
+                )
+            )
+    return found

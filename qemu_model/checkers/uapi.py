@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Does every operation return what it has to?"""
+
+from errno import errorcode
+
+from qemu_model.checkers.finding import Divergence
+from qemu_model.checkers.history import History
+from qemu_model.machine.channel import Result
+from qemu_model.program import Operation
+from qemu_model.run import Run
+
+_PAYLOADS = ("run", "wait", "stop")
+
+
+def check(run: Run, history: History) -> list[Divergence]:
+    """One divergence for each operation whose result is not the expected one."""
+    results = {f.line: f for f in run.observations.frames if isinstance(f, Result)}
+    found = []
+    for operation in run.program:
+        result = results.get(operation.line)
+        if result is None:
+            found.append(_finding(run, operation, "a result", "none: the agent never got there"))
+            break
+        for key, value in expectation(operation).items():
+            seen = _seen(result, key)
+            if seen != value:
+                words = " ".join(f"{name}={text}" for name, text in result.fields.items())
+                seen = f"{key} = {seen} (ret = {result.ret}, {words})"
+                found.append(_finding(run, operation, f"{key} = {value}", seen))
+                break
+    return found
+
+
+def expectation(operation: Operation) -> dict[str, str]:
+    """What the result of an operation has to say, the program's own words first."""
+    if operation.expect:
+        expect = dict(operation.expect)
+        if "errno" in expect and expect["errno"] != "0":
+            expect.setdefault("ret", "-1")
+        return expect
+    if operation.name in _PAYLOADS and not (
+        operation.name == "stop" or operation.args.get("loops") == "0"
+    ):
+        return {"ret": "0", "exit": "door"}
+    return {"errno": "0"}
+
+
+def _seen(result: Result, key: str) -> str:
+    match key:
+        case "ret":
+            return str(result.ret)
+        case "errno":
+            return errorcode.get(result.errno, str(result.errno))
+    return result.fields.get(key, "")
+
+
+def _finding(run: Run, operation: Operation, required: str, seen: str) -> Divergence:
+    return Divergence(
+        checker="uapi",
+        summary=f"line {operation.line}: {run.line(operation.line)}",
+        rule="Documentation/virt/kvm/api.rst",
+        required=required,
+        seen=seen,
+    )

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``programming``, ``liveness``, ``uapi``, ``kernel_log`` and ``judge``, with twins that fire."""
+
+import pytest
+
+from qemu_model.checkers import kernel_log, liveness, programming, uapi
+from qemu_model.checkers.history import History
+from qemu_model.checkers.judge import judge
+from qemu_model.errors import InfrastructureError
+from qemu_model.trace import Anomaly, Kind, describe
+from tests.unit.checkers.factory import (
+    BR,
+    BUFFER,
+    PROD,
+    RAM,
+    VTCR,
+    VTCR_OFF,
+    Event,
+    entry,
+    event,
+    leave,
+    make_run,
+    make_trace,
+    mark,
+)
+
+NOTHING = History()
+
+
+def rules(*events: Event) -> list[str]:
+    return [f.rule.split()[0] for f in programming.violations(RAM, make_trace(events))]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [entry(), leave(), entry(prod=512)],
+        [entry(br=BUFFER | 9)],
+        [entry(br=0xFFF, prod=0xFFFF_FFFF, vtcr=VTCR_OFF)],
+        [entry(), leave(), entry(pe=1), leave(pe=1), entry()],
+        [entry(), entry(br=BUFFER + 0x1000, pe=1)],
+        [entry(), event(Kind.RESET), entry(pe=1)],
+    ],
+)
+def test_registers_that_the_architecture_allows(events: list[Event]) -> None:
+    assert rules(*events) == []
+
+
+@pytest.mark.parametrize(
+    ("events", "rule"),
+    [
+        ([entry(vtcr=VTCR & ~(1 << 22))], "VTCR_EL2.HDBSS"),
+        ([entry(vtcr=VTCR & ~(1 << 21))], "VTCR_EL2.HDBSS"),
+        ([entry(br=BUFFER | 10)], "HDBSSBR_EL2.SZ"),
+        ([entry(br=BUFFER + 0x1000 | 1)], "I_SXBYL"),
+        ([entry(br=0)], "HDBSSBR_EL2.BADDR"),
+        ([entry(br=0x6000_0000 - 0x1000 | 0), entry(br=0x6000_0000)], "HDBSSBR_EL2.BADDR"),
+        ([entry(prod=513)], "R_RXCMY"),
+        ([entry(prod=0x10 << 26)], "I6"),
+        ([entry(br=BUFFER | 1), entry(br=BUFFER + 0x1000, pe=1)], "I4"),
+    ],
+)
+def test_registers_that_it_does_not_allow(events: list[Event], rule: str) -> None:
+    assert rules(*events) == [rule]
+
+
+def test_a_wrong_register_is_told_once() -> None:
+    run = make_run("vm", trace=[entry(br=0), leave(), entry(br=0)])
+    assert len(programming.check(run, NOTHING)) == 1
+
+
+def refuse(prod: int, pe: int = 0, br: int = BUFFER) -> Event:
+    return event(Kind.REFUSE, 0x4000_0000, 0x800_9200_004F, prod, 0, 0, br, pe=pe)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [refuse(512), event(Kind.WRITE, PROD, 0), refuse(512)],
+        [refuse(512), refuse(512, pe=1)],
+        [refuse(512), refuse(1024, br=BUFFER | 1)],
+        [refuse(512), event(Kind.RESET), refuse(512)],
+    ],
+)
+def test_refusals_after_a_change_are_progress(events: list[Event]) -> None:
+    assert liveness.check(make_run("vm", trace=events), NOTHING) == []
+
+
+def test_a_refusal_that_repeats_with_the_same_registers_is_none() -> None:
+    events = [refuse(512), event(Kind.WRITE, BR, 0), leave(prod=512), entry(), refuse(512)]
+    (finding,) = liveness.check(make_run("vm", trace=events), NOTHING)
+    assert "0x200" in finding.seen and len(finding.records) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "frame"),
+    [
+        ("vm", "result ret=3 errno=0"),
+        ("hdbss on order=11 # expect errno=EINVAL", "result ret=-1 errno=22"),
+        ("check-cap cap=hdbss # expect ret=1", "result ret=1 errno=0"),
+        ("run 0 stride", "result ret=0 errno=0 exit=door"),
+        ("run 0 stride loops=0", "result ret=0 errno=0 exit=interrupted"),
+        ("stop 0", "result ret=0 errno=0 exit=interrupted"),
+        ("run 0 stride # expect exit=mmio", "result ret=0 errno=0 exit=mmio"),
+    ],
+)
+def test_results_that_are_expected(line: str, frame: str) -> None:
+    assert uapi.check(make_run(line, {1: [frame]}), NOTHING) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "frame", "seen"),
+    [
+        ("vm", "result ret=-1 errno=12", "errno = ENOMEM"),
+        ("hdbss on order=11 # expect errno=EINVAL", "result ret=0 errno=0", "errno = 0"),
+        ("hdbss on order=11 # expect errno=EINVAL", "result ret=-1 errno=1", "errno = EPERM"),
+        ("check-cap cap=hdbss # expect ret=1", "result ret=0 errno=0", "ret = 0"),
+        ("run 0 stride", "result ret=0 errno=0 exit=timeout", "exit = timeout"),
+        ("wait 0", "result ret=0 errno=0 exit=error reason=17", "exit = error"),
+        ("klog # expect count=0", "result ret=0 errno=0 count=2", "count = 2"),
+    ],
+)
+def test_results_that_are_not(line: str, frame: str, seen: str) -> None:
+    (finding,) = uapi.check(make_run(line, {1: [frame]}), NOTHING)
+    assert finding.seen.startswith(seen)
+
+
+def test_an_operation_that_the_agent_never_reached_is_a_finding() -> None:
+    (finding,) = uapi.check(make_run("vm\nvcpu 0\nvcpu 1", {2: ["cut"]}), NOTHING)
+    assert "vcpu 0" in finding.summary
+
+
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        "WARNING: CPU: 0 PID: 1 at arch/arm64/kvm/mmu.c:1 kvm_x+0x4/0x8",
+        "BUG: sleeping function called from invalid context at kernel/locking/mutex.c:1",
+        "BUG: KASAN: slab-use-after-free in kvm_x",
+        "Internal error: Oops: 0000000096000004 [#1] PREEMPT SMP",
+        "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000008",
+        "WARNING: possible circular locking dependency detected",
+        "WARNING: suspicious RCU usage",
+        "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+        "pagealloc: single bit error",
+        "kernel BUG at mm/page_alloc.c:1!",
+        "BUG: scheduling while atomic: init/1/0x00000002",
+        "watchdog: BUG: soft lockup - CPU#0 stuck for 26s!",
+    ],
+)
+def test_the_kernels_complaints_are_recognised(complaint: str) -> None:
+    console = f"[    0.000000] Booting Linux\r\n[    1.000000] {complaint}\r\n[    1.1] next\r\n"
+    findings = kernel_log.check(make_run("vm", console=console), NOTHING)
+    assert findings and findings[0].seen == "line 2 of console.log"
+    assert complaint in findings[0].records[0]
+
+
+def test_an_ordinary_boot_is_no_complaint() -> None:
+    console = "\n".join(
+        [
+            "Booting Linux on physical CPU 0x0000000000 [0x000f0510]",
+            "kvm [1]: VHE mode initialized successfully",
+            "rcu: Preemptible hierarchical RCU implementation.",
+            "rcu: INFO is what this line does not say",
+            "Kernel command line: console=ttyAMA0 panic=-1",
+            "random: crng init done",
+        ]
+    )
+    assert kernel_log.check(make_run("vm", console=console), NOTHING) == []
+
+
+def test_a_run_without_findings_agrees_and_says_what_was_not_checked() -> None:
+    assert judge(make_run("vm")).divergences == ()
+    verdict = judge(make_run("vm", trace=None))
+    assert verdict.divergences == () and set(verdict.skipped) >= {"mirror", "programming"}
+
+
+def test_a_run_that_is_not_whole_is_not_judged() -> None:
+    with pytest.raises(InfrastructureError, match="killed"):
+        judge(make_run("vm", trace=make_trace([mark(1)], ended=False)))
+    with pytest.raises(InfrastructureError, match="limit"):
+        judge(make_run("vm", trace=make_trace([mark(1)], limited=True)))
+
+
+def test_records_are_described_whatever_they_hold() -> None:
+    trace = make_trace([entry(), event(Kind.READ, BR, 5), event(Kind.ANOMALY, 3, 7), mark(4, 1)])
+    words = [describe(record) for record in trace]
+    assert "ENTRY HDBSSBR=0x48000000" in words[1]
+    assert "HDBSSBR_EL2 value=0x5" in words[2]
+    assert Anomaly(3).name in words[3]
+    assert words[4].endswith("line 4 ends")
+    assert "kind 77" in describe((1, 77, 0, 0, 0, 0, 0, 0, 0, 0))
+    assert "ANOMALY 99" in describe((1, 9, 0, 0, 99, 0, 0, 0, 0, 0))
