@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A guest's context: the way in (ERET), the way out (exceptions to EL2), and the
+ * stage 2 faults that a PE with HDBSS would not have taken.
+ *
+ * Such a fault has already put QEMU's PE to its EL2 vector. At the vector's
+ * first instruction the PE does what it should have done instead, and is sent to
+ * the ERET by which this guest was entered: ELR_EL2 and SPSR_EL2 still hold the
+ * guest's state, so the access is simply made again. EL2 software sees nothing,
+ * apart from the syndrome registers, which are UNKNOWN to it at that point.
+ */
+#include <stdatomic.h>
+
+#include "decode.h"
+#include "interceptor.h"
+#include "regs.h"
+
+#define VECTOR_OFFSET	0x7ffull
+#define VECTOR_LOWER	0x400ull	/* from a lower Exception level */
+#define VECTOR_TYPE	0x180ull
+#define VECTOR_SYNC	0x000ull
+#define VECTOR_SERROR	0x180ull
+
+#define SCTLR_EE	(1ull << 25)
+#define SPSR_AARCH32	(1ull << 4)
+#define SPSR_EL(spsr)	((unsigned int)((spsr) >> 2 & 3))
+
+/* vCPUs on their way to a vector with a fault to decide on; mostly 0 */
+static atomic_uint nr_faulted;
+
+/* Whether SPSR_EL2 leads to EL1 or EL0. */
+static bool spsr_to_guest(uint64_t spsr)
+{
+	if (spsr & SPSR_AARCH32)
+		return (spsr & 0xf) != 0xa;	/* Hyp mode */
+	return SPSR_EL(spsr) < 2;
+}
+
+static void record_exit(struct vcpu *vcpu, uint64_t vector)
+{
+	const struct abort *abort = &vcpu->abort;
+
+	trace_record(interceptor.trace, TRACE_EXIT, vcpu->pe.index, 0,
+		     vcpu->hdbssf ? abort->esr | ESR_HDBSSF : abort->esr, abort->far, abort->hpfar,
+		     vcpu->pe.hdbssprod, vector & VECTOR_OFFSET, abort->elr);
+}
+
+/* The vector's first instruction never came: software has the fault as it is. */
+static void fault_unanswered(struct vcpu *vcpu)
+{
+	vcpu->faulted = false;
+	atomic_fetch_sub(&nr_faulted, 1);
+	record_exit(vcpu, vcpu->vector);
+}
+
+/* ERET, ERETAA, ERETAB */
+void on_eret(unsigned int index, void *site)
+{
+	struct vcpu *vcpu;
+	uint64_t hcr = reg_read(REG_HCR_EL2);
+	bool plain;
+
+	(void)index;
+	if (!hcr_in_guest(hcr) || reg_current_el() != 2 ||
+	    !spsr_to_guest(reg_read(REG_SPSR_EL2)))
+		return;
+	vcpu = vcpu_current();
+	if (!vcpu) {
+		report_anomaly(NULL, ANOMALY_UNKNOWN_PE, reg_read(REG_TPIDR_EL2));
+		return;
+	}
+	if (vcpu->faulted)
+		fault_unanswered(vcpu);
+	vcpu->in_guest = true;
+	vcpu->hdbssf = false;
+	if (vcpu->retrying) {
+		vcpu->retrying = false;
+		return;
+	}
+	/* ERETAA would authenticate ELR_EL2 with a modifier that is gone: second choice. */
+	plain = site_insn(site) == INSN_ERET;
+	if (plain || !vcpu->eret_known || !vcpu->eret_is_plain) {
+		vcpu->eret_pc = site_pc(site);
+		vcpu->eret_known = true;
+		vcpu->eret_is_plain = plain;
+	}
+	vcpu->pe.entries_to_guest++;
+	trace_record(interceptor.trace, TRACE_ENTRY, vcpu->pe.index, 0, vcpu->pe.hdbssbr,
+		     vcpu->pe.hdbssprod, vcpu->pe.vtcr, reg_read(REG_VTTBR_EL2), hcr,
+		     reg_read(REG_ELR_EL2));
+}
+
+/* Exceptions and interrupts, after QEMU has entered the vector */
+void on_discontinuity(unsigned int index, enum qemu_plugin_discon_type type, uint64_t from_pc,
+		      uint64_t to_pc, void *userdata)
+{
+	struct vcpu *vcpu = vcpu_at(index);
+	uint64_t offset = to_pc & VECTOR_OFFSET;
+	struct abort *abort;
+
+	(void)type;
+	(void)from_pc;
+	(void)userdata;
+	if (!vcpu)
+		return;
+	vcpu_learn(vcpu);
+	vtcr_source_restore(vcpu);
+	if (vcpu->faulted)
+		fault_unanswered(vcpu);
+	if (!vcpu->in_guest && !vcpu->hdbssf && !vcpu->retrying)
+		return;
+	/* In AArch32 the EL of CPSR is stale; but no AArch32 vector is aligned like this. */
+	if (offset % 0x80 || reg_current_el() != 2)
+		return;
+	vcpu->retrying = false;
+	if ((offset & VECTOR_TYPE) == VECTOR_SYNC || (offset & VECTOR_TYPE) == VECTOR_SERROR)
+		vcpu->hdbssf = false;	/* ESR_EL2 is new */
+	if (!vcpu->in_guest)
+		return;
+
+	vcpu->in_guest = false;
+	abort = &vcpu->abort;
+	abort->esr = reg_read(REG_ESR_EL2);
+	abort->far = reg_read(REG_FAR_EL2);
+	abort->hpfar = reg_read(REG_HPFAR_EL2);
+	abort->elr = reg_read(REG_ELR_EL2);
+	if (offset >= VECTOR_LOWER && (offset & VECTOR_TYPE) == VECTOR_SYNC &&
+	    vtcr_hdbss_enabled(vcpu->pe.vtcr) && abort_is_candidate(abort->esr)) {
+		vcpu->faulted = true;
+		vcpu->vector = to_pc;
+		atomic_fetch_add(&nr_faulted, 1);
+		return;
+	}
+	record_exit(vcpu, offset);
+}
+
+/* What may be the first instruction of a vector for synchronous exceptions */
+void on_vector(unsigned int index, void *site)
+{
+	enum verdict verdict = VERDICT_KERNEL;
+	struct memory memory;
+	struct vcpu *vcpu;
+
+	(void)index;
+	if (!atomic_load_explicit(&nr_faulted, memory_order_relaxed))
+		return;
+	vcpu = vcpu_current();
+	if (!vcpu || !vcpu->faulted || site_pc(site) != vcpu->vector)
+		return;
+	vcpu->faulted = false;
+	atomic_fetch_sub(&nr_faulted, 1);
+
+	vcpu->abort.vttbr = reg_read(REG_VTTBR_EL2);
+	vcpu->abort.hcr = reg_read(REG_HCR_EL2);
+	memory = interceptor.memory;
+	memory.big_endian = reg_read(REG_SCTLR_EL2) & SCTLR_EE;
+	if (regs_failed())
+		report_anomaly(vcpu, ANOMALY_REGISTER_UNREADABLE, 0);
+	else if (!vcpu->eret_known)
+		report_anomaly(vcpu, ANOMALY_NO_ERET, 0);
+	else if (hcr_in_guest(vcpu->abort.hcr))
+		verdict = pe_dirty_update(&vcpu->pe, &memory, interceptor.trace, &vcpu->abort);
+
+	if (verdict == VERDICT_RETRY) {
+		vcpu->retrying = true;
+		qemu_plugin_set_pc(vcpu->eret_pc);
+	}
+	vcpu->hdbssf = verdict == VERDICT_REFUSED;
+	record_exit(vcpu, vcpu->vector);
+}
+
+/* HINT #127, the marker of the agent's program; in a guest it is just a NOP */
+void on_hint(unsigned int index, void *site)
+{
+	struct vcpu *vcpu = vcpu_current();
+
+	(void)index;
+	(void)site;
+	if (vcpu && !vcpu->in_guest)
+		trace_record(interceptor.trace, TRACE_MARK, vcpu->pe.index, 0, reg_read_x(0));
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <stddef.h>
+
+#include "decode.h"
+#include "pe.h"
+#include "walk.h"
+
+void pe_reset(struct pe *pe, uint64_t vtcr)
+{
+	pe->hdbssbr = 0;
+	pe->hdbssprod = 0;
+	pe->vtcr = vtcr;
+	pe->fruitless = 0;
+}
+
+uint64_t *pe_register(struct pe *pe, uint32_t reg)
+{
+	switch (reg) {
+	case SYS_HDBSSBR_EL2:
+		return &pe->hdbssbr;
+	case SYS_HDBSSPROD_EL2:
+		return &pe->hdbssprod;
+	case SYS_VTCR_EL2:
+		return &pe->vtcr;
+	default:
+		return NULL;
+	}
+}
+
+uint64_t pe_write(struct pe *pe, uint32_t reg, uint64_t value)
+{
+	uint64_t *held = pe_register(pe, reg);
+
+	if (!held)
+		return 0;
+	if (reg == SYS_HDBSSBR_EL2)
+		value &= HDBSSBR_BADDR | HDBSSBR_SZ;
+	else if (reg == SYS_HDBSSPROD_EL2)
+		value &= HDBSSPROD_FSC | HDBSSPROD_INDEX;
+	/* QEMU stores every bit of VTCR_EL2, which RES0 permits. */
+	*held = value;
+	return value;
+}
+
+bool vtcr_hdbss_enabled(uint64_t vtcr)
+{
+	uint64_t all = VTCR_HA | VTCR_HD | VTCR_HDBSS;
+
+	return (vtcr & all) == all;
+}
+
+uint64_t vtcr_for_qemu(uint64_t vtcr)
+{
+	return vtcr_hdbss_enabled(vtcr) ? vtcr & ~VTCR_HD : vtcr;
+}
+
+bool hcr_in_guest(uint64_t hcr)
+{
+	return (hcr & (HCR_VM | HCR_TGE)) == HCR_VM;
+}
+
+uint64_t hdbssbr_capacity(uint64_t hdbssbr)
+{
+	return 512ull << (hdbssbr & HDBSSBR_SZ);
+}
+
+bool hdbssbr_sz_reserved(uint64_t hdbssbr)
+{
+	return (hdbssbr & HDBSSBR_SZ) > HDBSSBR_SZ_MAX;
+}
+
+uint64_t hdbssbr_slot(uint64_t hdbssbr, uint64_t index)
+{
+	uint64_t size = 4096ull << (hdbssbr & HDBSSBR_SZ);
+
+	return (hdbssbr & HDBSSBR_BADDR & ~(size - 1)) + index * 8;
+}
+
+bool pe_refuses(const struct pe *pe)
+{
+	return (pe->hdbssprod & HDBSSPROD_FSC) ||
+	       (pe->hdbssprod & HDBSSPROD_INDEX) >= hdbssbr_capacity(pe->hdbssbr);
+}
+
+uint64_t hdbss_entry(uint64_t ipa, uint64_t size, int level)
+{
+	return (ipa & 0x00fffffffffff000ull & ~(size - 1)) | ((uint64_t)level & 7) << 1 | 1;
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What FEAT_HDBSS adds to one processing element: two registers, three bits of
+ * VTCR_EL2, and the rules that follow from them.
+ */
+#ifndef HDBSS_PE_H
+#define HDBSS_PE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* HDBSSBR_EL2 */
+#define HDBSSBR_BADDR		0x00fffffffffff000ull
+#define HDBSSBR_SZ		0xfull
+#define HDBSSBR_SZ_MAX		9
+
+/* HDBSSPROD_EL2 */
+#define HDBSSPROD_FSC		0xfc000000ull
+#define HDBSSPROD_FSC_ABORT	(0x10ull << 26)	/* External abort on an HDBSS write */
+#define HDBSSPROD_INDEX		0x7ffffull
+
+/* HCR_EL2 */
+#define HCR_VM			(1ull << 0)
+#define HCR_PTW			(1ull << 2)
+#define HCR_TSC			(1ull << 19)
+#define HCR_TGE			(1ull << 27)
+#define HCR_E2H			(1ull << 34)
+#define HCR_FWB			(1ull << 46)
+
+/* ESR_EL2 */
+#define ESR_EC(esr)		((unsigned int)((esr) >> 26 & 0x3f))
+#define ESR_EC_IABT_LOWER	0x20
+#define ESR_EC_DABT_LOWER	0x24
+#define ESR_FSC_TYPE		0x3cull
+#define ESR_FSC_PERM		0x0cull		/* Permission fault, level in [1:0] */
+#define ESR_WNR			(1ull << 6)
+#define ESR_S1PTW		(1ull << 7)
+#define ESR_CM			(1ull << 8)
+#define ESR_HDBSSF		(1ull << 43)
+
+#define HAFDBS_HDBSS		4		/* ID_AA64MMFR1_EL1.HAFDBS */
+
+struct pe {
+	unsigned int index;		/* QEMU's vCPU index */
+	uint64_t hdbssbr;
+	uint64_t hdbssprod;
+	uint64_t vtcr;			/* as software wrote it */
+	unsigned int fruitless;		/* retries since the last append, see append.c */
+	/* for the summary */
+	uint64_t entries, refusals, anomalies, entries_to_guest;
+};
+
+/* Reset values are UNKNOWN; here they are 0, and QEMU's for VTCR_EL2. */
+void pe_reset(struct pe *pe, uint64_t vtcr);
+
+/* The register with Linux' number @reg, NULL if it is none of ours. */
+uint64_t *pe_register(struct pe *pe, uint32_t reg);
+
+/* MSR: store @value without the RES0 bits and return what is held now. */
+uint64_t pe_write(struct pe *pe, uint32_t reg, uint64_t value);
+
+/* HA, HD and HDBSS are all in effect. (HCR_EL2.VM is the caller's question.) */
+bool vtcr_hdbss_enabled(uint64_t vtcr);
+
+/* What QEMU may see: without HD, so that it faults where a PE would append. */
+uint64_t vtcr_for_qemu(uint64_t vtcr);
+
+/* Stage 2 of EL1&0 is in use: this is a guest's context. */
+bool hcr_in_guest(uint64_t hcr);
+
+/* Entries that fit: 2^(SZ+12)/8. SZ must not be reserved. */
+uint64_t hdbssbr_capacity(uint64_t hdbssbr);
+bool hdbssbr_sz_reserved(uint64_t hdbssbr);
+
+/* Physical address of a slot; bits of BADDR below the buffer's size are RES0. */
+uint64_t hdbssbr_slot(uint64_t hdbssbr, uint64_t index);
+
+/* FSC != 0, or INDEX has reached the capacity. */
+bool pe_refuses(const struct pe *pe);
+
+/* Table D8-93: the entry for a leaf of @size bytes at @level. */
+uint64_t hdbss_entry(uint64_t ipa, uint64_t size, int level);
+
+#endif

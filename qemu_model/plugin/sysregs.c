@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The registers of FEAT_HDBSS at EL2. An instruction callback comes before its
+ * instruction, also before one that QEMU finds UNDEFINED; setting the PC skips
+ * it. At EL1 and EL0 everything is left to QEMU, which makes it UNDEFINED.
+ */
+#include "decode.h"
+#include "interceptor.h"
+#include "regs.h"
+
+#define PSCI_CPU_OFF		0x84000002u
+#define PSCI_CPU_ON		0x84000003u
+#define PSCI_SYSTEM_RESET	0x84000009u
+#define PSCI_SYSTEM_RESET2	0x84000012u
+#define PSCI_64BIT		0x40000000u
+
+uint64_t site_pc(const void *site)
+{
+	uint64_t pc = reg_read(REG_PC);
+
+	return pc + (((uintptr_t)site - pc) & 0xfff);
+}
+
+void report_anomaly(struct vcpu *vcpu, enum anomaly reason, uint64_t b)
+{
+	if (vcpu)
+		vcpu->pe.anomalies++;
+	trace_record(interceptor.trace, TRACE_ANOMALY, vcpu ? vcpu->pe.index : 0, 0, reason, b);
+}
+
+/* The PE at an access to one of its registers; without it the access is UNDEFINED. */
+static struct vcpu *vcpu_or_report(void)
+{
+	struct vcpu *vcpu = vcpu_current();
+
+	if (!vcpu)
+		report_anomaly(NULL, ANOMALY_UNKNOWN_PE, reg_read(REG_TPIDR_EL2));
+	if (regs_failed())
+		report_anomaly(vcpu, ANOMALY_REGISTER_UNREADABLE, 0);
+	return vcpu;
+}
+
+static void deliver(struct vcpu *vcpu, const void *site, uint64_t value)
+{
+	uint32_t insn = site_insn(site);
+	uint64_t pc = site_pc(site);
+
+	reg_write_x(insn_rt(insn), value);
+	if (vcpu)
+		trace_record(interceptor.trace, TRACE_READ, vcpu->pe.index, 0, insn_sysreg(insn),
+			     value, 0, pc);
+	qemu_plugin_set_pc(pc + 4);
+}
+
+/* MRS of ID_AA64MMFR1_EL1, HDBSSBR_EL2, HDBSSPROD_EL2 and VTCR_EL2 */
+void on_mrs(unsigned int index, void *site)
+{
+	uint32_t reg = insn_sysreg(site_insn(site));
+	struct vcpu *vcpu;
+
+	(void)index;
+	if (reg_current_el() != 2)
+		return;
+	if (reg == SYS_ID_AA64MMFR1_EL1) {
+		/* The same on every PE: delivered even where the PE is not known. */
+		deliver(vcpu_current(), site,
+			(reg_read(REG_ID_AA64MMFR1_EL1) & ~0xfull) | HAFDBS_HDBSS);
+		return;
+	}
+	vcpu = vcpu_or_report();
+	if (vcpu)
+		deliver(vcpu, site, *pe_register(&vcpu->pe, reg));
+}
+
+/* MSR HDBSSBR_EL2 and HDBSSPROD_EL2 */
+void on_msr_hdbss(unsigned int index, void *site)
+{
+	uint32_t insn = site_insn(site), reg = insn_sysreg(insn);
+	struct vcpu *vcpu;
+	uint64_t value, held, pc;
+
+	(void)index;
+	if (reg_current_el() != 2)
+		return;
+	vcpu = vcpu_or_report();
+	if (!vcpu)
+		return;
+	value = reg_read_x(insn_rt(insn));
+	held = pe_write(&vcpu->pe, reg, value);
+	pc = site_pc(site);
+	trace_record(interceptor.trace, TRACE_WRITE, vcpu->pe.index, 0, reg, value, held, pc);
+	qemu_plugin_set_pc(pc + 4);
+}
+
+/*
+ * MSR VTCR_EL2: QEMU executes it, but with HD=0 while HDBSS is in effect. It then
+ * takes a stage 2 Permission fault where a PE would append.
+ */
+void on_msr_vtcr(unsigned int index, void *site)
+{
+	unsigned int rt = insn_rt(site_insn(site));
+	uint64_t value, seen;
+	struct vcpu *vcpu;
+
+	(void)index;
+	if (reg_current_el() != 2)
+		return;
+	vcpu = vcpu_or_report();
+	if (!vcpu)
+		return;
+	vtcr_source_restore(vcpu);
+	value = reg_read_x(rt);
+	pe_write(&vcpu->pe, SYS_VTCR_EL2, value);
+	trace_record(interceptor.trace, TRACE_WRITE, vcpu->pe.index, 0, SYS_VTCR_EL2, value, value,
+		     site_pc(site));
+	seen = vtcr_for_qemu(value);
+	if (seen == value)
+		return;
+	vcpu->restore = true;
+	vcpu->restore_rt = rt;
+	vcpu->restore_value = value;
+	reg_write_x(rt, seen);
+}
+
+void vtcr_source_restore(struct vcpu *vcpu)
+{
+	if (!vcpu->restore)
+		return;
+	vcpu->restore = false;
+	reg_write_x(vcpu->restore_rt, vcpu->restore_value);
+}
+
+/* The instruction that follows an MSR VTCR_EL2 in memory */
+void on_after_msr_vtcr(unsigned int index, void *site)
+{
+	struct vcpu *vcpu = vcpu_current();
+
+	(void)index;
+	(void)site;
+	if (vcpu)
+		vtcr_source_restore(vcpu);
+}
+
+/* MRS of ESR_EL2, or of ESR_EL1 where that means ESR_EL2 (HCR_EL2.E2H) */
+void on_mrs_esr(unsigned int index, void *site)
+{
+	uint32_t insn = site_insn(site);
+	struct vcpu *vcpu = vcpu_current();
+	uint64_t pc;
+
+	(void)index;
+	if (!vcpu || !vcpu->hdbssf || reg_current_el() != 2)
+		return;
+	if (insn_sysreg(insn) == SYS_ESR_EL1 && !(reg_read(REG_HCR_EL2) & HCR_E2H))
+		return;
+	reg_write_x(insn_rt(insn), reg_read(REG_ESR_EL2) | ESR_HDBSSF);
+	pc = site_pc(site);
+	qemu_plugin_set_pc(pc + 4);
+}
+
+/* MSR to the same: what software writes replaces what the abort left there */
+void on_msr_esr(unsigned int index, void *site)
+{
+	struct vcpu *vcpu = vcpu_current();
+
+	(void)index;
+	if (!vcpu || !vcpu->hdbssf || reg_current_el() != 2)
+		return;
+	if (insn_sysreg(site_insn(site)) == SYS_ESR_EL1 && !(reg_read(REG_HCR_EL2) & HCR_E2H))
+		return;
+	vcpu->hdbssf = false;
+}
+
+void on_msr_tpidr(unsigned int index, void *site)
+{
+	(void)index;
+	if (reg_current_el() == 2)
+		vcpu_tpidr_written(reg_read_x(insn_rt(site_insn(site))));
+}
+
+static void reset_now(struct vcpu *vcpu)
+{
+	vcpu_reset(vcpu, 0);
+	trace_record(interceptor.trace, TRACE_RESET, vcpu->pe.index, 0, vcpu->pe.hdbssbr,
+		     vcpu->pe.hdbssprod, vcpu->pe.vtcr);
+}
+
+/*
+ * SMC, QEMU's conduit of PSCI. A PE that switches itself off executes nothing
+ * more until it is switched on and comes out of reset, so its reset is now.
+ */
+void on_smc(unsigned int index, void *site)
+{
+	uint32_t function = (uint32_t)reg_read_x(0);
+	struct vcpu *vcpu;
+	unsigned int i;
+
+	(void)index;
+	(void)site;
+	if (reg_current_el() != 2 && reg_read(REG_HCR_EL2) & HCR_TSC)
+		return;		/* trapped to EL2 */
+	switch (function & ~PSCI_64BIT) {
+	case PSCI_CPU_ON:
+		vcpu_switched_on(reg_read_x(1));
+		break;
+	case PSCI_CPU_OFF:
+		vcpu = vcpu_current();
+		if (vcpu)
+			reset_now(vcpu);
+		break;
+	case PSCI_SYSTEM_RESET:
+	case PSCI_SYSTEM_RESET2:
+		/* With -no-reboot the machine ends here and nobody sees the difference. */
+		for (i = 0; i < vcpus_count(); i++)
+			reset_now(vcpu_at(i));
+		break;
+	}
+}

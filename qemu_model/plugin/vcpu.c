@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "regs.h"
+#include "vcpu.h"
+
+static struct vcpu *vcpus;
+static unsigned int nr_vcpus;
+static atomic_bool round_robin;	/* one host thread runs several vCPUs */
+static __thread struct vcpu *own;	/* not in round-robin mode */
+
+bool vcpus_init(unsigned int count)
+{
+	unsigned int i;
+
+	vcpus = calloc(count, sizeof(*vcpus));
+	if (!vcpus)
+		return false;
+	nr_vcpus = count;
+	vcpus[0].on = true;
+	for (i = 0; i < count; i++)
+		vcpus[i].pe.index = i;
+	return true;
+}
+
+unsigned int vcpus_count(void)
+{
+	return nr_vcpus;
+}
+
+struct vcpu *vcpu_at(unsigned int index)
+{
+	return index < nr_vcpus ? &vcpus[index] : NULL;
+}
+
+void vcpu_bind(unsigned int index)
+{
+	if (own && own != &vcpus[index])
+		atomic_store(&round_robin, true);
+	own = &vcpus[index];
+}
+
+static struct vcpu *vcpu_by_tpidr(uint64_t tpidr)
+{
+	struct vcpu *known = NULL, *fresh = NULL;
+	unsigned int nr_known = 0, nr_fresh = 0, i;
+
+	for (i = 0; i < nr_vcpus; i++) {
+		struct vcpu *vcpu = &vcpus[i];
+
+		if (vcpu->tpidr_known && vcpu->tpidr == tpidr) {
+			known = vcpu;
+			nr_known++;
+		} else if (vcpu->on && !vcpu->tpidr_known) {
+			fresh = vcpu;
+			nr_fresh++;
+		}
+	}
+	if (nr_known)
+		return nr_known == 1 ? known : NULL;
+	return nr_fresh == 1 ? fresh : NULL;
+}
+
+struct vcpu *vcpu_current(void)
+{
+	if (!atomic_load_explicit(&round_robin, memory_order_relaxed))
+		return own;
+	return vcpu_by_tpidr(reg_read(REG_TPIDR_EL2));
+}
+
+static void vcpu_set_tpidr(struct vcpu *vcpu, uint64_t value)
+{
+	vcpu->on = true;
+	vcpu->tpidr = value;
+	vcpu->tpidr_known = true;
+}
+
+void vcpu_learn(struct vcpu *vcpu)
+{
+	if (atomic_load_explicit(&round_robin, memory_order_relaxed))
+		vcpu_set_tpidr(vcpu, reg_read(REG_TPIDR_EL2));
+}
+
+void vcpu_tpidr_written(uint64_t value)
+{
+	struct vcpu *vcpu;
+
+	if (!atomic_load_explicit(&round_robin, memory_order_relaxed))
+		return;
+	vcpu = vcpu_current();
+	if (vcpu)
+		vcpu_set_tpidr(vcpu, value);
+}
+
+void vcpu_switched_on(uint64_t affinity)
+{
+	uint64_t index = (affinity >> 8 & 0xff) * 16 + (affinity & 0xff);
+
+	if (atomic_load_explicit(&round_robin, memory_order_relaxed) && index < nr_vcpus)
+		vcpus[index].on = true;
+}
+
+void vcpu_reset(struct vcpu *vcpu, uint64_t vtcr)
+{
+	pe_reset(&vcpu->pe, vtcr);
+	vcpu->in_guest = false;
+	vcpu->hdbssf = false;
+	vcpu->eret_known = false;
+	vcpu->retrying = false;
+	vcpu->faulted = false;
+	vcpu->restore = false;
+	vcpu->on = false;
+	vcpu->tpidr_known = false;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One QEMU vCPU: the PE that it is, and what the interceptor has to remember
+ * between two callbacks. Only the vCPU's own thread touches it.
+ */
+#ifndef HDBSS_VCPU_H
+#define HDBSS_VCPU_H
+
+#include "append.h"
+#include "pe.h"
+
+struct vcpu {
+	struct pe pe;
+
+	bool in_guest;		/* at EL1/EL0 under stage 2 */
+	bool hdbssf;		/* ESR_EL2 has HDBSSF, which QEMU's copy has not */
+
+	/* The ERET that last entered a guest here: where an access is retried from. */
+	uint64_t eret_pc;
+	bool eret_known;
+	bool eret_is_plain;
+	bool retrying;		/* on the way to that ERET: transparent to software */
+
+	/* A fault to decide on at the first instruction of its vector. */
+	bool faulted;
+	uint64_t vector;
+	struct abort abort;
+
+	/* MSR VTCR_EL2 is using a changed source register. */
+	bool restore;
+	unsigned int restore_rt;
+	uint64_t restore_value;
+
+	/* Round-robin mode only: see vcpu_current(). */
+	bool on;
+	uint64_t tpidr;
+	bool tpidr_known;
+};
+
+/* Space for @count vCPUs; false if there is no memory. */
+bool vcpus_init(unsigned int count);
+unsigned int vcpus_count(void);
+struct vcpu *vcpu_at(unsigned int index);
+
+/* In the vCPU's init callback: remember which host thread runs it. */
+void vcpu_bind(unsigned int index);
+
+/*
+ * The vCPU that executes this instruction callback, or NULL if that is not
+ * known. The index that QEMU passes there must not be used: in round-robin mode
+ * translated blocks are shared, and with them the index of whoever came first.
+ * So there TPIDR_EL2 tells; software gives every PE a value of its own. Before
+ * it has done so, a PE is known when it is the only such PE that is on.
+ */
+struct vcpu *vcpu_current(void);
+
+/* In a discontinuity callback, where the index is right: learn TPIDR_EL2. */
+void vcpu_learn(struct vcpu *vcpu);
+
+/* In the callback of MSR TPIDR_EL2: the current vCPU is about to write it. */
+void vcpu_tpidr_written(uint64_t value);
+
+/* PSCI CPU_ON of the PE with this MPIDR_EL1 affinity, as machine "virt" gives them. */
+void vcpu_switched_on(uint64_t affinity);
+
+/* The PE is reset: nothing of the past holds. VTCR_EL2 as QEMU resets it. */
+void vcpu_reset(struct vcpu *vcpu, uint64_t vtcr);
+
+#endif
