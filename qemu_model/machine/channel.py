@@ -260,6 +260,11 @@ class Channel:
     frames: tuple[Frame, ...]
     problems: tuple[str, ...]
 
+    @property
+    def bye(self) -> bool:
+        """The agent has said that it is done."""
+        return any(isinstance(frame, Bye) for frame in self.frames)
+
     def require_complete(self) -> None:
         """Raise ChannelError with the first problem, if there is one."""
         if self.problems:

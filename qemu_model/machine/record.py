@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""run.json: what was run, precisely enough to check it offline and to run it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import qemu_model
+from qemu_model.errors import UsageError
+from qemu_model.machine.cache import file_digest, file_trouble
+from qemu_model.machine.command import RAM_BASE, MachineSpec, kernel_cmdline
+from qemu_model.machine.lost import Outcome
+from qemu_model.machine.qemu import Qemu
+
+VERSION = 1
+#: A run.json larger than this is none of ours (bytes).
+_SIZE_MAX = 4 << 20
+
+
+def _file(path: Path | None) -> dict[str, str] | None:
+    return None if path is None else {"path": str(path), "sha256": file_digest(path).hex()}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` so that a reader sees all of it or nothing."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        partial.rename(path)
+    except OSError as error:
+        raise file_trouble("write", path, error) from error
+
+
+@dataclass
+class Record:
+    """The growing run.json of one run: written at the start and again at the end.
+
+    Fields: ``version``; ``about`` (scenario and the like, from the caller); ``machine``
+    (mode, smp, memory in MiB, seed, ram_base, cmdline); ``qemu``; ``kernel``, ``agent``,
+    ``plugin`` with sha256; ``program_sha256``; ``argv``; ``host``; ``started`` (UTC);
+    ``end`` (how: running, complete, lost, interrupted; why, seconds, records, status, stages).
+    """
+
+    path: Path
+    spec: MachineSpec
+    qemu: Qemu
+    program: str
+    about: dict[str, object]
+    _content: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def start(self, argv: tuple[str, ...]) -> None:
+        """Write what is about to be run."""
+        spec, kernel = self.spec, self.spec.kernel
+        self._content = {
+            "version": VERSION,
+            "bench": getattr(qemu_model, "__version__", ""),
+            "about": self.about,
+            "machine": {
+                "mode": str(spec.mode),
+                "smp": spec.smp,
+                "memory": spec.memory,
+                "seed": spec.seed,
+                "ram_base": RAM_BASE,
+                "cmdline": kernel_cmdline(spec),
+            },
+            "qemu": {
+                "argv_prefix": self.qemu.argv_prefix,
+                "version": self.qemu.version,
+                "plugin_api": self.qemu.plugin_api,
+                "origin": self.qemu.origin,
+            },
+            "kernel": {
+                "description": kernel.description,
+                "cap": kernel.cap,
+                "image": _file(kernel.image),
+                "vmlinux": None if kernel.vmlinux is None else str(kernel.vmlinux),
+            },
+            "agent": _file(spec.agent),
+            "plugin": _file(spec.plugin),
+            "program_sha256": hashlib.sha256(self.program.encode()).hexdigest(),
+            "argv": argv,
+            "host": {"machine": platform.machine(), "python": platform.python_version()},
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "end": {"how": "running"},
+        }
+        write_json(self.path, self._content)
+
+    def finish(self, how: str, why: str, outcome: Outcome | None) -> None:
+        """Write how it ended."""
+        if not self._content:
+            return  # it never started
+        end: dict[str, Any] = {"how": how, "why": why}
+        if outcome is not None:
+            end |= {
+                "seconds": round(outcome.seconds, 3),
+                "records": outcome.records,
+                "status": outcome.status,
+                "stages": {str(s): round(t, 3) for s, t in outcome.boot.reached.items()},
+                "panic": outcome.boot.panic,
+                "oops": outcome.boot.oops,
+                "channel_problems": outcome.channel.problems,
+            }
+        self._content["end"] = end
+        write_json(self.path, self._content)
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """Return the content of a run directory's run.json.
+
+    Raises UsageError if it is missing, unreadable, foreign or of another version.
+    """
+    path = directory / "run.json"
+    try:
+        if path.stat().st_size > _SIZE_MAX:
+            raise UsageError(f"{path} is too large to be a run.json")
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{directory} is not a run directory: {error.strerror}: {path}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict) or content.get("version") != VERSION:
+        raise UsageError(f"{path} is not a run.json of version {VERSION}")
+    return content

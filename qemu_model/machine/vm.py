@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One machine from start to end: its process, its run directory, and how it ended."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+
+from qemu_model.errors import InfrastructureError, UsageError
+from qemu_model.machine.build import tail
+from qemu_model.machine.cache import file_trouble
+from qemu_model.machine.channel import Begin, Channel, Decoder, Frame
+from qemu_model.machine.child import child, end_group
+from qemu_model.machine.command import MachineSpec, RunFiles, compose
+from qemu_model.machine.console import BootLog, Console, Stage, clean
+from qemu_model.machine.initramfs import write_initramfs
+from qemu_model.machine.lost import Loss, MachineLost, Outcome, ended, panicked, where
+from qemu_model.machine.qemu import Qemu
+from qemu_model.machine.record import Record
+from qemu_model.machine.watch import FileTail, TraceTail, Watchdog
+
+#: How often the signs of life are looked at (seconds).
+_TICK = 0.2
+#: The trace is looked at less often: it takes some 40 reads.
+_TRACE_TICK = 1.0
+#: Room that the logs and the trace need beside the machine's RAM (bytes).
+_SPARE = 256 << 20
+_QEMU_LINES = 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a machine may take: seconds, and bytes of output.
+
+    ``boot`` until the agent's hello, ``stall`` without any sign of life, ``total``
+    altogether, ``leave`` for the end after a panic or after the agent's bye.
+    """
+
+    boot: float = 120.0
+    stall: float = 90.0
+    total: float = 900.0
+    leave: float = 20.0
+    console_bytes: int = 16 << 20
+    agent_bytes: int = 32 << 20
+
+
+def run_machine(
+    spec: MachineSpec,
+    qemu: Qemu,
+    program: str,
+    run_dir: Path,
+    limits: Limits,
+    progress: Callable[[str], None],
+    about: dict[str, object] | None = None,
+) -> Outcome:
+    """Run ``program`` on a machine and return what came out of it.
+
+    ``run_dir`` is made (mode 0700); if it exists it must be empty.  ``about`` is what
+    ``run.json`` shall say beside the machine (scenario, seed, command).  ``progress``
+    gets a short text whenever the machine has come further.  Whatever happens no process
+    is left behind, and RAM and initramfs are removed.
+
+    Raises MachineLost if the machine did not come to its regular end, UsageError for a
+    run directory in use, InfrastructureError for a full disk or missing files.
+    """
+    files = RunFiles(run_dir.absolute())
+    _prepare(files, spec, program)
+    record = Record(files.run, spec, qemu, program, about or {})
+    with ExitStack() as stack:
+        stack.callback(_remove, files.ram, files.initramfs)
+        machine = _Machine(spec, qemu, files, limits, progress, stack, record)
+        try:
+            loss = machine.watch()
+        except BaseException as error:
+            record.finish("interrupted", type(error).__name__, None)
+            raise
+        outcome = machine.outcome()
+        if loss is not None:
+            record.finish("lost", f"{loss[0]}: {loss[1]}", outcome)
+            raise MachineLost(*loss, outcome)
+        record.finish("complete", "", outcome)
+        return outcome
+
+
+def _prepare(files: RunFiles, spec: MachineSpec, program: str) -> None:
+    directory = files.directory
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        if any(directory.iterdir()):
+            raise UsageError(f"the run directory {directory} is not empty: name another one")
+        free = shutil.disk_usage(directory).free
+        needed = (spec.memory << 20) + _SPARE
+        if free < needed:
+            raise InfrastructureError(
+                f"not enough space for a run in {directory}: "
+                f"{free >> 20} MiB are free, {needed >> 20} MiB are needed"
+            )
+        files.program.write_text(program)
+    except OSError as error:
+        raise file_trouble("prepare the run directory", directory, error) from error
+    write_initramfs(files.initramfs, spec.agent, program)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _console_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connected pair instead of a path: no name to guess, none that is too long."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+class _Machine:
+    """A started machine; ends with the ExitStack it was given."""
+
+    def __init__(
+        self,
+        spec: MachineSpec,
+        qemu: Qemu,
+        files: RunFiles,
+        limits: Limits,
+        progress: Callable[[str], None],
+        stack: ExitStack,
+        record: Record,
+    ) -> None:
+        self._files, self._limits, self._progress = files, limits, progress
+        self._boot = BootLog()
+        self._agent, self._shared = Decoder(), Decoder(shared=True)
+        self._agent_frames: list[Frame] = []
+        self._shared_frames: list[Frame] = []
+        self._agent_tail, self._trace = FileTail(files.agent), TraceTail(files.trace)
+        self._lines = sum(1 for _ in files.program.open())
+        self._told = ""
+        self._leaving: float | None = None
+        self._trace_seen = 0.0
+        ours, theirs = stack.enter_context(_console_pair())
+        console = f"socket,fd={theirs.fileno()}"
+        argv = compose(spec, qemu.argv_prefix, files.directory, console)
+        record.start(argv)
+        log = stack.enter_context(files.qemu.open("wb"))
+        self._watchdog = Watchdog()
+        self._process: Popen[bytes] = stack.enter_context(
+            child(argv, stdout=log, cwd=files.directory, pass_fds=(theirs.fileno(),))
+        )
+        theirs.close()  # or the end of QEMU would not be the end of the stream
+        self._console = Console(ours.fileno(), self._boot, self._on_console)
+
+    def outcome(self) -> Outcome:
+        """What is there now.  The agent's own port counts; without one, the console does."""
+        if self._agent_frames or self._agent_tail.count:
+            frames, decoder = self._agent_frames, self._agent
+        else:
+            frames, decoder = self._shared_frames, self._shared
+        text = tail(self._files.qemu).splitlines()[-_QEMU_LINES:]
+        return Outcome(
+            self._files.directory,
+            Channel(tuple(frames), tuple(decoder.problems)),
+            self._boot,
+            self._watchdog.elapsed,
+            self._trace.count,
+            self._process.poll(),
+            tuple(clean(line.encode()) for line in text),
+        )
+
+    def watch(self) -> tuple[Loss, str] | None:
+        """Stay with the machine until it ends, or until it is to be ended."""
+        loss = None
+        while self._process.poll() is None and loss is None:
+            self._console.pump(_TICK)
+            if self._console.ended:
+                # QEMU is leaving: poll() will tell, but not from a busy loop.
+                time.sleep(0.01)
+            self._look()
+            loss = self._over_limit()
+        if loss is not None:
+            end_group(self._process)  # SIGTERM first: the plugin closes its trace
+        self._console.drain(5.0)
+        self._look(everything=True)
+        self._agent.close()
+        self._shared.close()
+        return loss if loss is not None else ended(self.outcome())
+
+    def _on_console(self, data: bytes) -> None:
+        # The limit also here: in a flood the frames would fill the memory.
+        if self._console.count <= self._limits.console_bytes:
+            self._shared_frames += self._shared.feed(data)
+
+    def _look(self, everything: bool = False) -> None:
+        """Take the agent's new frames, and the signs of life."""
+        while data := self._agent_tail.read():
+            self._agent_frames += self._agent.feed(data)
+            if not everything or self._agent_tail.count > self._limits.agent_bytes:
+                break
+        if everything or self._watchdog.elapsed - self._trace_seen >= _TRACE_TICK:
+            self._trace_seen = self._watchdog.elapsed
+            self._trace.update()
+        frames = self._agent_frames or self._shared_frames
+        if frames:
+            self._boot.reach(Stage.AGENT, self._watchdog.elapsed)
+        self._watchdog.see(self._console.count, self._agent_tail.count, self._trace.count)
+        self._tell(frames)
+
+    def _tell(self, frames: list[Frame]) -> None:
+        begin = next((f for f in reversed(frames[-8:]) if isinstance(f, Begin)), None)
+        if begin is not None:
+            text = f"line {begin.line} of {self._lines}: {begin.op}"
+        elif not frames:
+            text = str(self._boot.stage)
+        else:
+            return
+        if text != self._told:
+            self._told = text
+            self._progress(text)
+
+    def _over_limit(self) -> tuple[Loss, str] | None:
+        limits, elapsed = self._limits, self._watchdog.elapsed
+        panic = self._boot.panic
+        done = self._agent.finished or (self._shared.finished and not self._agent_frames)
+        if panic is not None or done:
+            if self._leaving is None:
+                self._leaving = elapsed
+            if elapsed - self._leaving > limits.leave:
+                if panic is not None:
+                    return panicked(self.outcome(), panic)
+                return Loss.HANG, "the machine does not power off after the agent's bye"
+        if self._console.count > limits.console_bytes:
+            return Loss.FLOOD, f"more than {limits.console_bytes >> 20} MiB on the console"
+        if self._agent_tail.count > limits.agent_bytes:
+            return Loss.FLOOD, f"more than {limits.agent_bytes >> 20} MiB from the agent"
+        if Stage.AGENT not in self._boot.reached and elapsed > limits.boot:
+            return Loss.HANG, (
+                f"the agent is not up after {limits.boot:.0f} s, last stage: {self._boot.stage}"
+            )
+        if self._watchdog.stalled > limits.stall:
+            return Loss.HANG, (
+                f"no console output, no frame and no trace record for {limits.stall:.0f} s, "
+                f"{where(self.outcome())}"
+            )
+        if elapsed > limits.total:
+            return Loss.TIMEOUT, f"not done after {limits.total:.0f} s, {where(self.outcome())}"
+        return None
+
+
+__all__ = ["Limits", "MachineLost", "Outcome", "run_machine"]
