@@ -25,7 +25,9 @@ from qemu_model.arch.registers import (
 )
 from qemu_model.arch.stage2 import Reason
 from qemu_model.checkers.finding import Divergence
+from qemu_model.checkers.history import History
 from qemu_model.model.producer import Producer
+from qemu_model.run import Run
 from qemu_model.trace import FLAG_CAS_LOST, FLAG_INDEX, Anomaly, Kind, RawRecord, describe
 
 SHOWN_RECORDS = 6
@@ -61,6 +63,11 @@ class _Replay:
 
 _Handler = Callable[[_Replay, RawRecord], _Mismatch | None]
 """Advances the replay by one record, or says what is wrong with it."""
+
+
+def check(run: Run, history: History) -> list[Divergence]:
+    """The first mismatch of each PE."""
+    return [] if run.trace is None else check_trace(run.trace)
 
 
 def check_trace(records: Iterable[RawRecord]) -> list[Divergence]:
@@ -358,19 +365,20 @@ def _refuse(replay: _Replay, record: RawRecord) -> _Mismatch | None:
 def _anomaly(replay: _Replay, record: RawRecord) -> _Mismatch | None:
     _, _, _, _, reason, detail, _, _, _, _ = record
     producer = replay.producer
+    appends = producer.enabled and producer.can_append()
     if reason == Anomaly.BUFFER_OUTSIDE_RAM:
-        if detail != producer.slot() or not producer.enabled or not producer.can_append():
+        if detail != producer.slot() or not appends:
             return _Mismatch(
                 "HDBSS write outside memory (~R_JHHQW)",
                 f"the slot of an append: {producer.slot():#x}",
                 f"{detail:#x} with HDBSSPROD_EL2 {producer.hdbssprod:#x}",
             )
     elif reason == Anomaly.RESERVED_SZ:
-        if detail != producer.hdbssbr or not producer.sz_reserved or not producer.enabled:
+        if detail != producer.hdbssbr or not producer.sz_reserved or not appends:
             return _Mismatch(
                 "HDBSSBR_EL2.SZ (10..15 are reserved)",
-                f"HDBSSBR_EL2 {producer.hdbssbr:#x}",
-                f"a reserved SZ in {detail:#x}",
+                f"an append with a reserved SZ: HDBSSBR_EL2 {producer.hdbssbr:#x}",
+                f"{detail:#x} with HDBSSPROD_EL2 {producer.hdbssprod:#x}",
             )
     else:
         return None
