@@ -29,8 +29,10 @@ _SHOWN_RECORDS = 6
 class Run:
     """Everything that was seen in one run of one scenario."""
 
-    info: dict[str, object]
-    """The content of run.json."""
+    about: dict[str, object]
+    """What run.json says of the scenario: its name, seed, interface, command.."""
+    mode: str
+    seconds: float
     program: Program
     observations: Channel
     trace: Trace | None
@@ -63,26 +65,31 @@ def load(directory: Path) -> Run:
     """Read a run directory; UsageError says which file is missing or wrong."""
     if not directory.is_dir():
         raise UsageError(f"{directory}: no such run directory; `hdbss run --keep DIR` makes them")
-    try:
-        info = json.loads(_text(directory / "run.json"))
-    except ValueError as error:
-        raise UsageError(f"{directory / 'run.json'}: {error}; not a run of this bench") from error
-    if not isinstance(info, dict):
-        raise UsageError(f"{directory / 'run.json'}: not an object; not a run of this bench")
-    shared = bool(info.get("shared_console"))
+    about, mode, seconds = _record(directory / "run.json")
     trace_path = directory / "trace.bin"
-    traced = info.get("feature", True)
+    traced = about.get("feature", True)
     if traced and not trace_path.exists():
         raise UsageError(f"{trace_path}: missing; the run directory is incomplete")
     return Run(
-        info=info,
+        about=about,
+        mode=mode,
+        seconds=seconds,
         program=parse(_text(directory / "program.txt")),
-        observations=parse_channel(
-            _bytes(directory / "agent.log"), bool(info.get("shared_console"))
-        ),
+        observations=parse_channel(_bytes(directory / "agent.log")),
         trace=read_trace(trace_path) if traced else None,
         console=_text(directory / "console.log"),
     )
+
+
+def _record(path: Path) -> tuple[dict[str, object], str, float]:
+    try:
+        record = json.loads(_text(path))
+        about, mode, seconds = record["about"], record["machine"]["mode"], record["end"]["seconds"]
+        if not isinstance(about, dict):
+            raise TypeError("about is not an object")
+        return about, str(mode), float(seconds)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: {error!r}; not a finished run of this bench") from error
 
 
 def _bytes(path: Path) -> bytes:

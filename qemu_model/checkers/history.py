@@ -120,6 +120,7 @@ class _Teller:
         self._history = history
         self._frames = frames
         self._slots: dict[int, SlotLog] = {}
+        self._manual = False
         self._running: set[int] = set()
         self._ran: int | None = None
         """Last line on which a vCPU was in the guest."""
@@ -145,6 +146,10 @@ class _Teller:
         if result.ret < 0:
             return
         match name:
+            case "vm":
+                self._manual = operation.args.get("dirty", "plain") != "plain"
+            case "clear":
+                self._slot(operation).cleared(self._pages(operation, What.CLEARED))
             case "slot":
                 self._create(operation)
             case "log":
@@ -174,7 +179,7 @@ class _Teller:
 
     def _create(self, operation: Operation) -> None:
         slot = operation.subject()
-        log = SlotLog(slot, operation.number("gpa"), operation.number("pages"))
+        log = SlotLog(slot, operation.number("gpa"), operation.number("pages"), manual=self._manual)
         log.set_logging(operation.line, "log" in operation.words)
         self._slots[slot] = log
         self._index()

@@ -62,6 +62,8 @@ class SlotLog:
     slot: int
     gpa: int
     pages: int
+    manual: bool = False
+    """Reads leave bits standing until they are cleared (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)."""
     logging: bool = False
     figures: Figures = field(default_factory=Figures)
     _owed: dict[tuple[str, int], Debt] = field(default_factory=dict)
@@ -69,7 +71,7 @@ class SlotLog:
     _truth: set[int] = field(default_factory=set)
     _logged_since: int = 0
     _compared: int = 0
-    _clean_since: int = 0
+    _standing: set[int] = field(default_factory=set)
 
     def set_logging(self, line: int, on: bool) -> None:
         """Logging was switched; with it off the bitmap is gone, and what it owed with it."""
@@ -77,6 +79,7 @@ class SlotLog:
             self._logged_since = line
         if not on:
             self._owed.clear()
+            self._standing.clear()
         self.logging = on
 
     def appended(self, line: int, pages: Iterable[int], seq: int) -> None:
@@ -135,8 +138,14 @@ class SlotLog:
             elif debt.line < line:
                 debt.missed += 1
         if quiet:
-            self.figures.spurious += len(pages - self._truth - paid)
+            self.figures.spurious += len(pages - self._truth - self._standing - paid)
+        if self.manual:
+            self._standing = set(pages)
         self._truth.clear()
+
+    def cleared(self, pages: frozenset[int]) -> None:
+        """The bits of ``pages`` were cleared by KVM_CLEAR_DIRTY_LOG."""
+        self._standing -= pages
 
     def round_after(self, line: int) -> int:
         """Number, from 1, of the first read on a later line than ``line``."""

@@ -60,7 +60,7 @@ def _teardown(s: Script) -> None:
         s("destroy")
     s.vm(64)
     s.stride(64)
-    s("klog", expect="count=0")
+    s("klog", expect="ret=0 lines=0")
     s.reaches("entries>=1200")
 
 

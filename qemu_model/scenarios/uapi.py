@@ -42,7 +42,7 @@ def _matrix(s: Script) -> None:
     enable(0, 0)
     s.stride(64)
     s.harvest()
-    s("klog", expect="count=0")
+    s("klog", expect="ret=0 lines=0")
     s.reaches("entries>=64")
 
 

@@ -90,4 +90,4 @@ def make_run(
         crc = zlib.crc32(f"{seq} {line} {rest}".encode())
         channel += f"@HDBSS {seq} {crc:08x} {line} {rest}\n".encode()
     made = trace if isinstance(trace, Trace) or trace is None else make_trace(trace)
-    return Run({}, parsed, parse_channel(channel), made, console)
+    return Run({}, "parallel", 1.0, parsed, parse_channel(channel), made, console)

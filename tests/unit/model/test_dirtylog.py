@@ -110,6 +110,18 @@ def test_a_migrated_copy_that_differs_is_lost_at_once() -> None:
     assert [debt.page for debt in slot.lost()] == [9]
 
 
+def test_a_bit_that_stands_until_it_is_cleared_is_not_spurious() -> None:
+    slot = log()
+    slot.manual = True
+    slot.compared(4, pages(1, 2), ran=3)
+    slot.read(5, pages(1, 2), quiet=True)
+    slot.read(6, pages(1, 2), quiet=True)
+    assert slot.figures.spurious == 0
+    slot.cleared(pages(1))
+    slot.read(8, pages(1, 2), quiet=True)
+    assert slot.figures.spurious == 1
+
+
 def test_rounds_count_the_reads() -> None:
     slot = log()
     slot.read(5, pages(), quiet=True)

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command ``hdbss``: arguments in, exit code out, nothing else."""
+
+import argparse
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from qemu_model import bench, session
+from qemu_model.checkers.judge import judge
+from qemu_model.errors import InfrastructureError, Unsupported, UsageError
+from qemu_model.jobs import interrupt_on_sigterm
+from qemu_model.machine.command import Mode
+from qemu_model.machine.doctor import examine
+from qemu_model.machine.progress import Progress, progress_for
+from qemu_model.report import json as json_report
+from qemu_model.report import text
+from qemu_model.report.result import Exit, Result, exit_code
+from qemu_model.run import load
+from qemu_model.runner import dry_run, run_scenarios
+from qemu_model.scenarios.catalogue import SCENARIOS, select
+
+_PARTS = ("kernel", "debug-kernel", "agent", "plugin", "qemu", "all")
+_UAPI = re.compile(r"^(?:cap|cap:[0-9]{1,9}|auto|none)$")
+_JOBS_MAX = 64
+
+
+def _uapi(value: str) -> str:
+    if _UAPI.match(value) is None:
+        raise argparse.ArgumentTypeError(f"{value!r} is none of cap, cap:N, auto, none")
+    return value
+
+
+def _number(low: int, high: int) -> type[int]:
+    class Number(int):
+        """An argument with bounds."""
+
+        def __new__(cls, value: str) -> "Number":
+            try:
+                number = int(value, 0)
+            except ValueError:
+                raise argparse.ArgumentTypeError(f"{value!r} is not a number") from None
+            if not low <= number <= high:
+                raise argparse.ArgumentTypeError(f"{value} is not between {low} and {high}")
+            return super().__new__(cls, number)
+
+    return Number
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``hdbss``."""
+    top = argparse.ArgumentParser(
+        prog="hdbss",
+        description="Test bench for KVM/arm64 kernels that use FEAT_HDBSS, on stock QEMU.",
+        epilog="Exit codes: 0 all agree, 1 a divergence, 2 usage, 3 infrastructure, "
+        "4 unsupported, 5 a bug of hdbss.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    commands.add_parser("doctor", help="what is here, what is missing, how to get it")
+    commands.add_parser("list", help="the scenarios, and what each one is for")
+
+    build = commands.add_parser("build", help="build or fetch what runs need")
+    build.add_argument("part", nargs="?", choices=_PARTS, default="all")
+
+    run = commands.add_parser("run", help="run scenarios and judge them")
+    run.add_argument("names", nargs="*", metavar="NAME", help="scenarios or globs; default: all")
+    kernel = run.add_argument_group("the kernel under test (default: 6.12 with our series)")
+    kernel.add_argument("--kernel", type=Path, metavar="IMAGE", help="an arm64 Image")
+    kernel.add_argument("--vmlinux", type=Path, help="the vmlinux that belongs to it")
+    kernel.add_argument("--linux", type=Path, metavar="TREE", help="a tree that was built")
+    kernel.add_argument("--debug", action="store_true", help="our kernel with lockdep, KASAN..")
+    kernel.add_argument(
+        "--uapi",
+        type=_uapi,
+        metavar="cap|cap:N|auto|none",
+        help="how HDBSS is driven: a VM capability (number N), by itself, not at all; "
+        "default: found out",
+    )
+    run.add_argument("--qemu", type=Path, help="the qemu-system-aarch64 to use")
+    run.add_argument("--mode", choices=[str(mode) for mode in Mode], default=str(Mode.PARALLEL))
+    run.add_argument("--jobs", type=_number(1, _JOBS_MAX), default=1, metavar="N")
+    run.add_argument("--seed", type=_number(0, (1 << 64) - 1), default=1, metavar="S")
+    run.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
+    run.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
+    run.add_argument("--keep", type=Path, metavar="DIR", help="keep the run directories in DIR")
+
+    check = commands.add_parser("check", help="judge a kept run again, without QEMU")
+    check.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+
+    commands.add_parser("bench", help="what the bench itself costs, as ratios")
+    return top
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _doctor(progress: Progress) -> int:
+    checks = examine(session.cache())
+    for check in checks:
+        _say(str(check))
+    return Exit.AGREE if all(check.good for check in checks) else Exit.INFRASTRUCTURE
+
+
+def _list() -> int:
+    for scenario in SCENARIOS:
+        _say(f"{scenario.name}\n    for:     {scenario.purpose}\n    catches: {scenario.catches}")
+    return Exit.AGREE
+
+
+def _build(args: argparse.Namespace, progress: Progress) -> int:
+    for name, path in session.build(args.part, progress):
+        _say(f"{name}: {path}")
+    return Exit.AGREE
+
+
+def _run(args: argparse.Namespace, progress: Progress) -> int:
+    scenarios = select(args.names)
+    choice = session.Choice(
+        kernel=args.kernel,
+        vmlinux=args.vmlinux,
+        linux=args.linux,
+        debug=args.debug,
+        uapi=args.uapi,
+        qemu=args.qemu,
+        mode=Mode(args.mode),
+        seed=int(args.seed),
+        keep=args.keep,
+    )
+    if args.json is not None:
+        json_report.write(args.json, [])  # a path that cannot be written is told first
+    prepared = session.prepare(choice, progress)
+    if args.dry_run:
+        for scenario in scenarios:
+            _say(f"# {scenario.name}\n{dry_run(prepared, scenario)}")
+        return Exit.AGREE
+
+    def finished(result: Result) -> None:
+        progress.done()
+        _say(text.line(result))
+
+    results = run_scenarios(prepared, scenarios, int(args.jobs), progress, finished)
+    progress.done()
+    return _report(results, args.json)
+
+
+def _report(results: Sequence[Result], json_file: Path | None) -> int:
+    _say("")
+    _say(text.table(results))
+    for result in results:
+        if result.verdict in ("DIVERGE", "error"):
+            _say("")
+            _say(text.block(result))
+    _say("")
+    for reason in text.reasons(results):
+        _say(reason)
+    _say(text.summary(results))
+    if json_file is not None:
+        json_report.write(json_file, results)
+    return exit_code(results)
+
+
+def _check(args: argparse.Namespace) -> int:
+    run = load(args.run_dir)
+    verdict = judge(run)
+    about = run.about
+    result = Result(
+        scenario=str(about.get("scenario", "?")),
+        mode=run.mode,
+        seed=int(str(about.get("seed", 0))),
+        seconds=run.seconds,
+        command=str(about.get("command", "")),
+        figures=verdict.figures,
+        divergences=verdict.divergences,
+        unchecked=verdict.skipped,
+        kernel=str(about.get("kernel", "")),
+        directory=str(args.run_dir),
+    )
+    return _report([result], None)
+
+
+def _dispatch(args: argparse.Namespace, progress: Progress) -> int:
+    match args.command:
+        case "doctor":
+            return _doctor(progress)
+        case "list":
+            return _list()
+        case "build":
+            return _build(args, progress)
+        case "run":
+            return _run(args, progress)
+        case "check":
+            return _check(args)
+        case _:
+            return bench.run(progress, _say)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``hdbss`` and return its exit code."""
+    args = parser().parse_args(argv)
+    interrupt_on_sigterm()
+    progress = progress_for(sys.stderr)
+    code: int = Exit.BUG
+    try:
+        return _dispatch(args, progress)
+    except UsageError as error:
+        code, message = Exit.USAGE, str(error)
+    except InfrastructureError as error:
+        code, message = Exit.INFRASTRUCTURE, str(error)
+    except Unsupported as error:
+        code, message = Exit.UNSUPPORTED, str(error)
+    except KeyboardInterrupt:
+        code, message = Exit.INTERRUPTED, "interrupted; nothing is left running"
+    except BrokenPipeError:
+        # Whoever read our output has had enough; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.AGREE
+    except Exception:
+        traceback.print_exc()
+        message = "this is a bug of hdbss itself; please report the lines above"
+    finally:
+        progress.done()
+    print(f"hdbss: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From a scenario to its result: compose, run, read back, judge."""
+
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qemu_model.checkers.judge import judge
+from qemu_model.errors import InfrastructureError, UsageError
+from qemu_model.jobs import run_jobs
+from qemu_model.machine.cache import file_trouble
+from qemu_model.machine.command import KernelImage, MachineSpec, Mode, compose
+from qemu_model.machine.progress import Progress, SilentProgress
+from qemu_model.machine.qemu import Qemu
+from qemu_model.machine.vm import Limits, run_machine
+from qemu_model.program import Program
+from qemu_model.report.result import Result
+from qemu_model.run import load
+from qemu_model.scenarios.scenario import Needs, Scenario, Uapi
+
+_FAILED_KEPT = 20
+"""Directories of failed runs that are kept in the cache."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all runs of one command have in common."""
+
+    qemu: Qemu
+    kernel: KernelImage
+    agent: Path
+    plugin: Path
+    uapi: Uapi
+    mode: Mode
+    seed: int
+    command: str
+    """How the user chose kernel and QEMU: the options that repeat it."""
+    runs: Path
+    """Where run directories are made."""
+    keep: Path | None = None
+    """Where they stay; None keeps failed ones only."""
+
+    def repeat(self, scenario: str) -> str:
+        """The command line that runs a scenario again in the same way."""
+        return f"hdbss run {scenario} --mode {self.mode} --seed {self.seed}{self.command}"
+
+    def driven_by(self, uapi: Uapi) -> "Bench":
+        """The same bench for a kernel whose HDBSS is driven in this way."""
+        return replace(self, uapi=uapi)
+
+    def machine(self, needs: Needs) -> MachineSpec:
+        """The machine for a scenario."""
+        return MachineSpec(
+            kernel=self.kernel,
+            agent=self.agent,
+            plugin=self.plugin if needs.feature else None,
+            mode=self.mode,
+            smp=needs.cpus,
+            memory=needs.memory,
+            seed=self.seed,
+            cmdline=tuple(needs.cmdline.split()),
+        )
+
+
+def directory_for(bench: Bench, name: str) -> Path:
+    """Make the run's private directory."""
+    try:
+        if bench.keep is not None:
+            directory = bench.keep / f"{name}.{bench.mode}"
+            if directory.exists() and not (directory / "run.json").exists():
+                raise UsageError(f"{directory} exists and is no run directory; choose another DIR")
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(mode=0o700, parents=True)
+            return directory
+        bench.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{name}.{bench.mode}.", dir=bench.runs))
+    except OSError as error:
+        raise file_trouble("make a run directory in", bench.keep or bench.runs, error) from error
+
+
+def run_program(
+    bench: Bench, name: str, program: Program, needs: Needs, directory: Path, progress: Progress
+) -> None:
+    """Run one program on its machine; the directory then holds a finished run."""
+    run_machine(
+        bench.machine(needs),
+        bench.qemu,
+        program.text,
+        directory,
+        limits=Limits(),
+        progress=progress.status,
+        about={
+            "scenario": name,
+            "seed": bench.seed,
+            "uapi": str(bench.uapi),
+            "feature": needs.feature,
+            "kernel": bench.kernel.description,
+            "command": bench.repeat(name),
+        },
+    )
+
+
+def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Result:
+    """Run and judge one scenario; every trouble becomes part of the result."""
+    started = time.monotonic()
+    result = Result(
+        scenario=scenario.name,
+        mode=str(bench.mode),
+        seed=bench.seed,
+        seconds=0.0,
+        command=bench.repeat(scenario.name),
+        kernel=bench.kernel.description,
+    )
+    if bench.uapi.style not in scenario.styles:
+        return replace(
+            result,
+            skipped=f"it means nothing for a kernel that is driven by --uapi {bench.uapi.style}",
+        )
+    directory = directory_for(bench, scenario.name)
+    try:
+        program = scenario.program(bench.uapi, bench.seed)
+        run_program(bench, scenario.name, program, scenario.needs, directory, progress)
+        verdict = judge(load(directory))
+        result = replace(
+            result,
+            figures=verdict.figures,
+            divergences=verdict.divergences,
+            unchecked=verdict.skipped,
+        )
+    except (InfrastructureError, UsageError) as error:
+        result = replace(result, error=str(error))
+    except BaseException:
+        if bench.keep is None:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+    result = replace(result, seconds=time.monotonic() - started)
+    if bench.keep is None and result.verdict == "agree":
+        shutil.rmtree(directory, ignore_errors=True)
+        return result
+    return replace(result, directory=str(directory))
+
+
+def dry_run(bench: Bench, scenario: Scenario) -> str:
+    """What would be run: QEMU's command line and the agent's program."""
+    program = scenario.program(bench.uapi, bench.seed)
+    argv = compose(bench.machine(scenario.needs), bench.qemu.argv_prefix, Path("RUN_DIR"))
+    return f"{shlex.join(argv)}\n{program.text}"
+
+
+def run_scenarios(
+    bench: Bench,
+    scenarios: Sequence[Scenario],
+    jobs: int,
+    progress: Progress,
+    finished: Callable[[Result], None],
+) -> list[Result]:
+    """Run scenarios, ``jobs`` at a time; results come in the catalogue's order.
+
+    ``finished`` is called as each one ends.
+    """
+    results: dict[str, Result] = {}
+
+    def done(result: Result) -> None:
+        results[result.scenario] = result
+        finished(result)
+
+    if jobs == 1:
+        for scenario in scenarios:
+            progress.status(f"{len(results) + 1}/{len(scenarios)} {scenario.name}")
+            done(run_scenario(bench, scenario, progress))
+    else:
+        work = [(bench, scenario, SilentProgress()) for scenario in scenarios]
+        progress.status(f"running {len(scenarios)} scenarios, {jobs} at a time")
+        run_jobs(run_scenario, work, jobs, done)
+    _forget_old_failures(bench.runs)
+    return [results[scenario.name] for scenario in scenarios]
+
+
+def _forget_old_failures(runs: Path) -> None:
+    try:
+        kept = sorted((d for d in runs.iterdir() if d.is_dir()), key=lambda d: d.stat().st_mtime)
+    except OSError:
+        return
+    for directory in kept[:-_FAILED_KEPT]:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a command needs before it can run: cache, QEMU, images, a kernel's interface."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from qemu_model.errors import UsageError
+from qemu_model.machine import images
+from qemu_model.machine.cache import Cache, default_root
+from qemu_model.machine.command import KernelImage, Mode
+from qemu_model.machine.progress import Progress
+from qemu_model.machine.qemu import find_qemu
+from qemu_model.probe import probe_uapi
+from qemu_model.runner import Bench
+from qemu_model.scenarios.scenario import Uapi
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user asked for."""
+
+    kernel: Path | None = None
+    vmlinux: Path | None = None
+    linux: Path | None = None
+    debug: bool = False
+    uapi: str | None = None
+    qemu: Path | None = None
+    mode: Mode = Mode.PARALLEL
+    seed: int = 1
+    keep: Path | None = None
+
+    @property
+    def options(self) -> str:
+        """The options that repeat this choice of kernel, interface and QEMU."""
+        words: list[str] = []
+        for option, path in (
+            ("--kernel", self.kernel),
+            ("--vmlinux", self.vmlinux),
+            ("--linux", self.linux),
+            ("--qemu", self.qemu),
+        ):
+            if path is not None:
+                words += [option, str(path)]
+        if self.debug:
+            words.append("--debug")
+        if self.uapi is not None:
+            words += ["--uapi", self.uapi]
+        return f" {shlex.join(words)}" if words else ""
+
+
+def cache() -> Cache:
+    """The user's cache."""
+    return Cache(default_root())
+
+
+def build(part: str, progress: Progress) -> Iterator[tuple[str, Path]]:
+    """Build ``part`` (or ``all``: what the default runs need); yields names and paths."""
+    store = cache()
+    if part in ("qemu", "all"):
+        yield "qemu", Path(find_qemu(store, progress).argv_prefix[-1])
+    if part in ("plugin", "all"):
+        yield "plugin", images.plugin(store, progress)
+    if part in ("agent", "all"):
+        yield "agent", images.agent(store, progress)
+    if part in ("kernel", "all"):
+        yield "kernel", images.kernel(store, progress, "default").image
+    if part == "debug-kernel":
+        yield "debug-kernel", images.kernel(store, progress, "debug").image
+
+
+def _kernel(choice: Choice, store: Cache, progress: Progress) -> KernelImage:
+    chosen = [choice.kernel is not None, choice.linux is not None, choice.debug]
+    if sum(chosen) > 1:
+        raise UsageError("--kernel, --linux and --debug exclude each other")
+    if choice.vmlinux is not None and choice.kernel is None:
+        raise UsageError("--vmlinux goes with --kernel")
+    if choice.kernel is not None:
+        return images.foreign_kernel(choice.kernel, choice.vmlinux)
+    if choice.linux is not None:
+        return images.kernel_from_tree(choice.linux)
+    return images.kernel(store, progress, "debug" if choice.debug else "default")
+
+
+def prepare(choice: Choice, progress: Progress) -> Bench:
+    """Find or make everything, and find out how the kernel's HDBSS is driven."""
+    store = cache()
+    kernel = _kernel(choice, store, progress)
+    bench = Bench(
+        qemu=find_qemu(store, progress, choice.qemu),
+        kernel=kernel,
+        agent=images.agent(store, progress),
+        plugin=images.plugin(store, progress),
+        uapi=Uapi("none"),
+        mode=choice.mode,
+        seed=choice.seed,
+        command=choice.options,
+        runs=store.root / "runs",
+        keep=choice.keep,
+    )
+    return bench.driven_by(_uapi(choice, bench, progress))
+
+
+def _uapi(choice: Choice, bench: Bench, progress: Progress) -> Uapi:
+    style, _, number = (choice.uapi or "").partition(":")
+    if style in ("auto", "none"):
+        return Uapi(style)
+    if number:
+        return Uapi("cap", int(number))
+    if bench.kernel.cap is not None:
+        return Uapi("cap", bench.kernel.cap)
+    found = probe_uapi(bench, progress)
+    if style == "cap" and found.style != "cap":
+        raise UsageError("this kernel offers no capability that behaves like HDBSS; see --uapi")
+    progress.line(f"the kernel's HDBSS is driven by --uapi {found}")
+    return found
