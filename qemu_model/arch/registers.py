@@ -137,9 +137,9 @@ def hdbss_base(hdbssbr: int) -> int:
     return hdbssbr & HDBSSBR_BADDR.mask & -(4096 << (hdbssbr & HDBSSBR_SZ.mask))
 
 
-def hdbss_slot(hdbssbr: int, index: int) -> int:
-    """Return the physical address of slot ``index``: BADDR + 8 * INDEX."""
-    return hdbss_base(hdbssbr) + ENTRY_BYTES * index
+def hdbss_slot(base: int, index: int) -> int:
+    """Return the physical address of slot ``index`` of the buffer at ``base``."""
+    return base + ENTRY_BYTES * index
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class Hdbssbr:
 
     def slot(self, index: int) -> int:
         """Return the physical address of slot ``index``."""
-        return hdbss_slot(self.value, index)
+        return hdbss_slot(self.base, index)
 
 
 # --- HDBSSPROD_EL2 ------------------------------------------------------------
@@ -219,16 +219,6 @@ class Hdbssprod:
     def fsc(self) -> int:
         """Fault status of HDBSS writes; sticky until software writes 0."""
         return HDBSSPROD_FSC.get(self.value)
-
-
-def hdbss_full(hdbssbr: int, hdbssprod: int) -> bool:
-    """Say whether no slot is left: INDEX >= 2^(SZ+12)/8 (R_RXCMY)."""
-    return hdbssprod & HDBSSPROD_INDEX.mask >= hdbss_capacity(hdbssbr)
-
-
-def hdbss_can_append(hdbssbr: int, hdbssprod: int) -> bool:
-    """Say whether an enabled HDBSS takes another entry: not full, FSC == 0 (R_STJMN)."""
-    return not hdbssprod & HDBSSPROD_FSC.mask and not hdbss_full(hdbssbr, hdbssprod)
 
 
 # --- what a write leaves behind -----------------------------------------------

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from qemu_model.arch import descriptor as leaf_bits
 from qemu_model.arch import syndrome
-from qemu_model.arch.registers import ENTRY_BYTES, VTCR_HA, ProdFsc, SysReg, stage2_in_use
+from qemu_model.arch.registers import VTCR_HA, ProdFsc, SysReg, hdbss_slot, stage2_in_use
 from qemu_model.arch.stage2 import Fault, Leaf, WalkFault, walk
 from qemu_model.arch.syndrome import Abort
 from qemu_model.model.choices import Choices, Report
@@ -357,7 +357,7 @@ class PE:
         producer.appended()
         for ahead in range(producer.index, producer.index + self.choices.zero_ahead):
             if ahead < producer.capacity:  # never outside the N slots
-                self.memory.write64(producer.base + ENTRY_BYTES * ahead, 0)
+                self.memory.write64(hdbss_slot(producer.base, ahead), 0)
         return _Recorded.UPDATE
 
     def _write_entry(self, slot: int, entry: int) -> ProdFsc:

@@ -19,7 +19,7 @@ from qemu_model.arch.registers import (
     SysReg,
     kept_by_write,
 )
-from qemu_model.arch.stage2 import Granule, Reason, WalkParams
+from qemu_model.arch.stage2 import Reason, WalkParams
 from qemu_model.arch.stage2 import params as stage2_params
 
 # Linux rewrites a handful of VTCR_EL2 values over and over; decode each once.
@@ -113,18 +113,16 @@ class Producer:
             return MMFR1_HAFDBS.put(0, HAFDBS.HDBSS)
         raise ValueError(f"{SysReg(register).name} is not a register of the producer")
 
-    @property
-    def full(self) -> bool:
-        """INDEX >= 2^(SZ+12)/8 (R_RXCMY)."""
-        return self.index >= self.capacity
-
     def can_append(self) -> bool:
-        """Say whether an enabled HDBSS takes one more entry (R_STJMN)."""
+        """Say whether an enabled HDBSS takes one more entry (R_STJMN).
+
+        It is full at INDEX >= 2^(SZ+12)/8 (R_RXCMY), and stopped while FSC is not 0.
+        """
         return not self.fsc and self.index < self.capacity
 
     def slot(self) -> int:
         """Return the physical address of the slot that INDEX names."""
-        return self.base + registers.ENTRY_BYTES * self.index
+        return registers.hdbss_slot(self.base, self.index)
 
     def entry_for(self, ipa: int, level: int) -> int:
         """Return the entry of a leaf at ``level`` under the VTCR_EL2 of now (Table D8-93).
@@ -147,8 +145,3 @@ class Producer:
     def fail(self, fsc: ProdFsc) -> None:
         """Report a fault of an HDBSS write in FSC form; INDEX stays (digest 9a, 9b)."""
         self.fsc = int(fsc)
-
-    @property
-    def granule(self) -> Granule | None:
-        """The granule of VTCR_EL2, None while it describes no walk."""
-        return None if isinstance(self.walk, Reason) else self.walk.granule

@@ -79,11 +79,6 @@ def test_capacity_and_slots(sz: int) -> None:
     assert br.slot(0) == 0x8000_0000
     assert br.slot(br.capacity - 1) == 0x8000_0000 + (4096 << sz) - 8
     assert not br.reserved
-    assert not regs.hdbss_full(br.value, br.capacity - 1)
-    for index in (br.capacity, br.capacity + 1, 0x7FFFF):
-        assert regs.hdbss_full(br.value, index)
-    assert regs.hdbss_can_append(br.value, 0)
-    assert not regs.hdbss_can_append(br.value, Hdbssprod.of(0, ProdFsc.GPF).value)
 
 
 def test_largest_capacity_fits_in_index() -> None:

@@ -590,4 +590,3 @@ def test_choices_are_frozen_and_checked() -> None:
 def test_producer_says_why_it_has_no_entry() -> None:
     with pytest.raises(ValueError, match="TG0"):
         Producer(vtcr=0b11 << 14).entry_for(IPA, 3)
-    assert Producer(vtcr=0b11 << 14).granule is None
