@@ -31,7 +31,8 @@ class Outcome:
     """All that a machine left behind; the files are in ``run_dir``.
 
     ``seconds`` of wall time; ``records`` in the trace; ``status`` is QEMU's exit status
-    (negative: the signal that ended it); ``qemu_lines`` the end of what QEMU printed.
+    (negative: the signal that ended it); ``qemu_lines`` the end of what QEMU printed;
+    ``shared_console``: the frames were found on the console, the agent had no port of its own.
     """
 
     run_dir: Path
@@ -41,6 +42,7 @@ class Outcome:
     records: int
     status: int | None
     qemu_lines: tuple[str, ...]
+    shared_console: bool = False
 
 
 class MachineLost(InfrastructureError):

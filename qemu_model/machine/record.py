@@ -7,20 +7,17 @@ import hashlib
 import json
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import qemu_model
-from qemu_model.errors import UsageError
 from qemu_model.machine.cache import file_digest, file_trouble
 from qemu_model.machine.command import RAM_BASE, MachineSpec, kernel_cmdline
 from qemu_model.machine.lost import Outcome
 from qemu_model.machine.qemu import Qemu
 
 VERSION = 1
-#: A run.json larger than this is none of ours (bytes).
-_SIZE_MAX = 4 << 20
 
 
 def _file(path: Path | None) -> dict[str, str] | None:
@@ -41,26 +38,26 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 class Record:
     """The growing run.json of one run: written at the start and again at the end.
 
-    Fields: ``version``; ``about`` (scenario and the like, from the caller); ``machine``
-    (mode, smp, memory in MiB, seed, ram_base, cmdline); ``qemu``; ``kernel``, ``agent``,
-    ``plugin`` with sha256; ``program_sha256``; ``argv``; ``host``; ``started`` (UTC);
-    ``end`` (how: running, complete, lost, interrupted; why, seconds, records, status, stages).
+    Fields: those of ``facts`` (scenario and the like, from the caller); ``version``;
+    ``machine`` (mode, smp, memory in MiB, seed, ram_base, cmdline); ``qemu``; ``kernel``,
+    ``agent``, ``plugin`` with sha256; ``program_sha256``; ``argv``; ``host``; ``started``
+    (UTC); ``shared_console`` (the agent had no port of its own); ``end`` (how: running,
+    complete, lost, interrupted; why, seconds, records, status, stages).
     """
 
     path: Path
     spec: MachineSpec
     qemu: Qemu
     program: str
-    about: dict[str, object]
+    facts: Mapping[str, object]
     _content: dict[str, Any] = field(default_factory=dict, init=False)
 
     def start(self, argv: tuple[str, ...]) -> None:
         """Write what is about to be run."""
         spec, kernel = self.spec, self.spec.kernel
         self._content = {
+            **self.facts,
             "version": VERSION,
-            "bench": getattr(qemu_model, "__version__", ""),
-            "about": self.about,
             "machine": {
                 "mode": str(spec.mode),
                 "smp": spec.smp,
@@ -87,6 +84,7 @@ class Record:
             "argv": argv,
             "host": {"machine": platform.machine(), "python": platform.python_version()},
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "shared_console": False,
             "end": {"how": "running"},
         }
         write_json(self.path, self._content)
@@ -106,24 +104,6 @@ class Record:
                 "oops": outcome.boot.oops,
                 "channel_problems": outcome.channel.problems,
             }
+            self._content["shared_console"] = outcome.shared_console
         self._content["end"] = end
         write_json(self.path, self._content)
-
-
-def read_run(directory: Path) -> dict[str, Any]:
-    """Return the content of a run directory's run.json.
-
-    Raises UsageError if it is missing, unreadable, foreign or of another version.
-    """
-    path = directory / "run.json"
-    try:
-        if path.stat().st_size > _SIZE_MAX:
-            raise UsageError(f"{path} is too large to be a run.json")
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{directory} is not a run directory: {error.strerror}: {path}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict) or content.get("version") != VERSION:
-        raise UsageError(f"{path} is not a run.json of version {VERSION}")
-    return content

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from qemu_model.machine.command import MachineSpec, RunFiles, compose
 from qemu_model.machine.console import BootLog, Console, Stage, clean
 from qemu_model.machine.initramfs import write_initramfs
 from qemu_model.machine.lost import Loss, MachineLost, Outcome, ended, panicked, where
+from qemu_model.machine.progress import Progress
 from qemu_model.machine.qemu import Qemu
 from qemu_model.machine.record import Record
 from qemu_model.machine.watch import FileTail, TraceTail, Watchdog
@@ -56,14 +57,14 @@ def run_machine(
     program: str,
     run_dir: Path,
     limits: Limits,
-    progress: Callable[[str], None],
-    about: dict[str, object] | None = None,
+    progress: Progress,
+    facts: Mapping[str, object] | None = None,
 ) -> Outcome:
     """Run ``program`` on a machine and return what came out of it.
 
-    ``run_dir`` is made (mode 0700); if it exists it must be empty.  ``about`` is what
-    ``run.json`` shall say beside the machine (scenario, seed, command).  ``progress``
-    gets a short text whenever the machine has come further.  Whatever happens no process
+    ``run_dir`` is made (mode 0700); if it exists it must be empty.  ``facts`` is what
+    ``run.json`` shall say beside the machine (scenario, uapi, command).  ``progress``
+    gets a status whenever the machine has come further.  Whatever happens no process
     is left behind, and RAM and initramfs are removed.
 
     Raises MachineLost if the machine did not come to its regular end, UsageError for a
@@ -71,7 +72,7 @@ def run_machine(
     """
     files = RunFiles(run_dir.absolute())
     _prepare(files, spec, program)
-    record = Record(files.run, spec, qemu, program, about or {})
+    record = Record(files.run, spec, qemu, program, facts or {})
     with ExitStack() as stack:
         stack.callback(_remove, files.ram, files.initramfs)
         machine = _Machine(spec, qemu, files, limits, progress, stack, record)
@@ -81,6 +82,8 @@ def run_machine(
             record.finish("interrupted", type(error).__name__, None)
             raise
         outcome = machine.outcome()
+        if outcome.shared_console:
+            shutil.copyfile(files.console, files.agent)
         if loss is not None:
             record.finish("lost", f"{loss[0]}: {loss[1]}", outcome)
             raise MachineLost(*loss, outcome)
@@ -131,7 +134,7 @@ class _Machine:
         qemu: Qemu,
         files: RunFiles,
         limits: Limits,
-        progress: Callable[[str], None],
+        progress: Progress,
         stack: ExitStack,
         record: Record,
     ) -> None:
@@ -159,10 +162,10 @@ class _Machine:
 
     def outcome(self) -> Outcome:
         """What is there now.  The agent's own port counts; without one, the console does."""
-        if self._agent_frames or self._agent_tail.count:
-            frames, decoder = self._agent_frames, self._agent
-        else:
-            frames, decoder = self._shared_frames, self._shared
+        shared = self._agent_tail.count == 0 and bool(self._shared_frames)
+        frames, decoder = (
+            (self._shared_frames, self._shared) if shared else (self._agent_frames, self._agent)
+        )
         text = tail(self._files.qemu).splitlines()[-_QEMU_LINES:]
         return Outcome(
             self._files.directory,
@@ -172,6 +175,7 @@ class _Machine:
             self._trace.count,
             self._process.poll(),
             tuple(clean(line.encode()) for line in text),
+            shared,
         )
 
     def watch(self) -> tuple[Loss, str] | None:
@@ -222,7 +226,7 @@ class _Machine:
             return
         if text != self._told:
             self._told = text
-            self._progress(text)
+            self._progress.status(text)
 
     def _over_limit(self) -> tuple[Loss, str] | None:
         limits, elapsed = self._limits, self._watchdog.elapsed
