@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import pytest
 
@@ -29,8 +30,12 @@ IPA = 0x1_2345_6000
 FIELDS = {name: 4 + place for place, name in enumerate("abcdef")}
 
 
+@cache
 def everything() -> Recorder:
-    """A trace in which every kind of record and both ends of a buffer occur."""
+    """A trace in which every kind of record and both ends of a buffer occur.
+
+    Shared by the tests, which change copies only.
+    """
     recorder = Recorder(pes=2)
     for page in range(520):
         recorder.map(IPA + page * 0x1000)
