@@ -30,7 +30,7 @@ static const char *const on_off[] = { "on", "off", NULL };
 static const char *const dirty_modes[] = { "plain", "manual", "initially-set", NULL };
 static const char *const kinds[] = { "stride", "random", "atomic", "read", "exec", NULL };
 static const char *const hows[] = { "ldadd", "swp", "cas", "stxr", NULL };
-static const char *const agent_word[] = { "agent", NULL };
+static const char *const pin_modes[] = { "agent", "fifo", NULL };
 
 static const struct arg_spec no_args[] = { END };
 static const struct arg_spec slot_only[] = { POS_SLOT, END };
@@ -54,7 +54,7 @@ static const struct arg_spec enable_cap_args[] = {
 };
 static const struct arg_spec check_cap_args[] = { CAP("cap"), END };
 static const struct arg_spec pin_args[] = {
-	POS_CHOICE("agent", false, agent_word), NUM("vcpu", 0, NR_VCPUS - 1),
+	POS_CHOICE("mode", false, pin_modes), NUM("vcpu", 0, NR_VCPUS - 1),
 	NUM_REQ("cpu", 0, CPU_MAX), END
 };
 static const struct arg_spec run_args[] = {

@@ -24,7 +24,7 @@ void op_pin(struct vm *vm, const struct op *op, struct result *r)
 	cpu_set_t set;
 
 	if (op_given(op, "vcpu")) {
-		result_syscall(r, vcpu_pin(vcpu_of(vm, op), cpu, &r->error));
+		result_syscall(r, vcpu_pin(vcpu_of(vm, op), cpu, op_given(op, "mode"), &r->error));
 		return;
 	}
 	CPU_ZERO(&set);
@@ -79,7 +79,7 @@ static void report_outcome(struct result *r, const struct outcome *o)
 		result_add(r, " reason=%s", name);
 	else
 		result_add(r, " reason=%u", o->reason);
-	result_add(r, " esr=%#" PRIx64 " iterations=%" PRIu64 " mmio=%" PRIu64, o->esr, o->passes,
+	result_add(r, " esr=0x%" PRIx64 " iterations=%" PRIu64 " mmio=%" PRIu64, o->esr, o->passes,
 		   o->mmio);
 	if (o->mmio)
 		result_add(r, " mmio_gpa=%#" PRIx64, o->mmio_gpa);

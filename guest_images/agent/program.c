@@ -173,7 +173,8 @@ static const char *take_key(struct op *op, struct word w, size_t eq)
 /* What a table of single arguments cannot say. */
 static const char *check_op(const struct op *op)
 {
-	if (op->spec->id == OP_PIN && op_given(op, "agent") == op_given(op, "vcpu"))
+	if (op->spec->id == OP_PIN &&
+	    op_given(op, "vcpu") == (op_given(op, "mode") && op_value(op, "mode") == PIN_AGENT))
 		return "pin needs either agent or vcpu=";
 	if (op->spec->id == OP_HDBSS && op_value(op, "state") == 0 && !op_given(op, "order"))
 		return "hdbss on needs order=";

@@ -52,6 +52,8 @@ enum payload_kind {
 
 enum atomic_how { HOW_LDADD, HOW_SWP, HOW_CAS, HOW_STXR };
 
+enum pin_mode { PIN_AGENT, PIN_FIFO };
+
 enum op_id {
 	OP_VM, OP_VCPU, OP_SLOT, OP_LOG, OP_UNSLOT, OP_DESTROY, OP_HDBSS, OP_UAPI,
 	OP_ENABLE_CAP, OP_CHECK_CAP, OP_PIN, OP_RUN, OP_START, OP_WAIT, OP_STOP,

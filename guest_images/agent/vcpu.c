@@ -312,8 +312,9 @@ int vcpu_stop(struct vcpu *v, struct outcome *o, const char **why)
 	return collect(v, true, 0, o, why);
 }
 
-int vcpu_pin(struct vcpu *v, unsigned int cpu, const char **why)
+int vcpu_pin(struct vcpu *v, unsigned int cpu, bool fifo, const char **why)
 {
+	struct sched_param param = { .sched_priority = fifo ? 1 : 0 };
 	cpu_set_t set;
 	int err;
 
@@ -325,6 +326,8 @@ int vcpu_pin(struct vcpu *v, unsigned int cpu, const char **why)
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	err = pthread_setaffinity_np(v->thread, sizeof(set), &set);
+	if (!err)
+		err = pthread_setschedparam(v->thread, fifo ? SCHED_FIFO : SCHED_OTHER, &param);
 	errno = err;
 	return err ? -1 : 0;
 }

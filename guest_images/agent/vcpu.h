@@ -64,7 +64,8 @@ int vcpu_wait(struct vcpu *v, uint64_t limit_ms, struct outcome *o, const char *
 /* Kick the vCPU out of KVM_RUN and collect the outcome. */
 int vcpu_stop(struct vcpu *v, struct outcome *o, const char **why);
 
-int vcpu_pin(struct vcpu *v, unsigned int cpu, const char **why);
+/* Bind the vCPU's thread to a CPU; fifo: SCHED_FIFO, so that it is not preempted there. */
+int vcpu_pin(struct vcpu *v, unsigned int cpu, bool fifo, const char **why);
 
 /* Stop, join, close. 0 also when there is no such vCPU; -1: it is stuck. */
 int vcpu_destroy(struct vcpu *v);
