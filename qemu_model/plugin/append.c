@@ -55,13 +55,14 @@ static enum verdict retry(struct pe *pe, struct trace *trace, uint64_t ipa, uint
 	return VERDICT_KERNEL;
 }
 
-static enum verdict refuse(struct pe *pe, struct trace *trace, const struct abort *abort,
+static enum verdict refuse(struct pe *pe, struct trace *trace, struct abort *abort,
 			   const struct leaf *leaf)
 {
 	pe->refusals++;
-	trace_record(trace, TRACE_REFUSE, pe->index, 0, abort_ipa(abort),
-		     abort->esr | ESR_HDBSSF, pe->hdbssprod, leaf->pa, leaf->descriptor,
-		     pe->hdbssbr);
+	/* The level of our walk: the tables may have changed since QEMU's. */
+	abort->esr = (abort->esr & ~ESR_FSC_LEVEL) | (uint64_t)leaf->level | ESR_HDBSSF;
+	trace_record(trace, TRACE_REFUSE, pe->index, 0, abort_ipa(abort), abort->esr,
+		     pe->hdbssprod, leaf->pa, leaf->descriptor, pe->hdbssbr);
 	return VERDICT_REFUSED;
 }
 
@@ -80,7 +81,7 @@ static bool write_entry(struct pe *pe, const struct memory *mem, struct trace *t
 }
 
 enum verdict pe_dirty_update(struct pe *pe, const struct memory *mem, struct trace *trace,
-			     const struct abort *abort)
+			     struct abort *abort)
 {
 	uint64_t ipa = abort_ipa(abort);
 	unsigned int i;

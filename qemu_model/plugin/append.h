@@ -6,7 +6,7 @@
 #include "pe.h"
 #include "trace.h"
 
-/* A stage 2 Permission fault as QEMU reports it. */
+/* A stage 2 Permission fault as QEMU reports it; esr becomes what software gets. */
 struct abort {
 	uint64_t esr;
 	uint64_t far;
@@ -33,6 +33,6 @@ bool abort_is_candidate(uint64_t esr);
  * or refuse, or fault. Writes APPEND, REFUSE and ANOMALY records.
  */
 enum verdict pe_dirty_update(struct pe *pe, const struct memory *mem, struct trace *trace,
-			     const struct abort *abort);
+			     struct abort *abort);
 
 #endif

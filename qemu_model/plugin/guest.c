@@ -40,9 +40,8 @@ static void record_exit(struct vcpu *vcpu, uint64_t vector)
 {
 	const struct abort *abort = &vcpu->abort;
 
-	trace_record(interceptor.trace, TRACE_EXIT, vcpu->pe.index, 0,
-		     vcpu->hdbssf ? abort->esr | ESR_HDBSSF : abort->esr, abort->far, abort->hpfar,
-		     vcpu->pe.hdbssprod, vector & VECTOR_OFFSET, abort->elr);
+	trace_record(interceptor.trace, TRACE_EXIT, vcpu->pe.index, 0, abort->esr, abort->far,
+		     abort->hpfar, vcpu->pe.hdbssprod, vector & VECTOR_OFFSET, abort->elr);
 }
 
 /* The vector's first instruction never came: software has the fault as it is. */

@@ -32,7 +32,8 @@
 #define ESR_EC_IABT_LOWER	0x20
 #define ESR_EC_DABT_LOWER	0x24
 #define ESR_FSC_TYPE		0x3cull
-#define ESR_FSC_PERM		0x0cull		/* Permission fault, level in [1:0] */
+#define ESR_FSC_PERM		0x0cull		/* Permission fault */
+#define ESR_FSC_LEVEL		0x03ull
 #define ESR_WNR			(1ull << 6)
 #define ESR_S1PTW		(1ull << 7)
 #define ESR_CM			(1ull << 8)

@@ -60,11 +60,15 @@ static void translate_msr(struct qemu_plugin_insn *insn, uint32_t word, uint64_t
 }
 
 /* The word in front of a block, 0 if it cannot be read. */
-static uint32_t word_before(uint64_t vaddr)
+static uint32_t word_before(struct qemu_plugin_insn *insn, uint64_t vaddr)
 {
-	GByteArray *bytes = g_byte_array_new();
+	const uint32_t *host = qemu_plugin_insn_haddr(insn);
+	GByteArray *bytes;
 	uint32_t word = 0;
 
+	if (host && (vaddr & 0xfff))
+		return GUINT32_FROM_LE(host[-1]);	/* within the page: no walk needed */
+	bytes = g_byte_array_new();
 	if (qemu_plugin_read_memory_vaddr(vaddr - 4, bytes, 4) && bytes->len == 4)
 		memcpy(&word, bytes->data, 4);
 	g_byte_array_free(bytes, TRUE);
@@ -90,7 +94,7 @@ static void on_translation(struct qemu_plugin_tb *tb, void *userdata)
 			if ((vaddr & 0x5ff) == 0x400)
 				insn_callback(insn, on_vector, QEMU_PLUGIN_CB_RW_REGS_PC, word,
 					      vaddr);
-			before = word_before(vaddr);
+			before = word_before(insn, vaddr);
 		}
 		if (insn_is_msr_vtcr(before))
 			insn_callback(insn, on_after_msr_vtcr, QEMU_PLUGIN_CB_RW_REGS, word, vaddr);

@@ -93,6 +93,8 @@ QEMU_IMPORT struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_p
 QEMU_IMPORT size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *dest,
 					 size_t len);
 QEMU_IMPORT uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
+/* Where QEMU itself reads the instruction, NULL if it is not in RAM. */
+QEMU_IMPORT void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *insn);
 QEMU_IMPORT bool qemu_plugin_read_memory_vaddr(uint64_t addr, GByteArray *data, size_t len);
 
 QEMU_IMPORT GArray *qemu_plugin_get_registers(void);

@@ -153,7 +153,7 @@ void on_mrs_esr(unsigned int index, void *site)
 		return;
 	if (insn_sysreg(insn) == SYS_ESR_EL1 && !(reg_read(REG_HCR_EL2) & HCR_E2H))
 		return;
-	reg_write_x(insn_rt(insn), reg_read(REG_ESR_EL2) | ESR_HDBSSF);
+	reg_write_x(insn_rt(insn), vcpu->abort.esr);
 	pc = site_pc(site);
 	qemu_plugin_set_pc(pc + 4);
 }

@@ -13,7 +13,7 @@ struct vcpu {
 	struct pe pe;
 
 	bool in_guest;		/* at EL1/EL0 under stage 2 */
-	bool hdbssf;		/* ESR_EL2 has HDBSSF, which QEMU's copy has not */
+	bool hdbssf;		/* ESR_EL2 is abort.esr, with HDBSSF; QEMU's copy has none */
 
 	/* The ERET that last entered a guest here: where an access is retried from. */
 	uint64_t eret_pc;
