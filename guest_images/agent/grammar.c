@@ -1,5 +1,49 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The operations and their arguments, as data. */
+/*
+ * The operations and their arguments, as data. S is a slot 0..127, V a vCPU
+ * 0..7, [x] may be left out, numbers are 64-bit unless a limit is given below.
+ *
+ *	uapi cap=N			number of the HDBSS capability, 0 = none
+ *	vm [dirty=plain|manual|initially-set]
+ *	vcpu V
+ *	slot S gpa=G pages=P mem=anon|thp|memfd|alias:M [lane=L] [ro] [log]
+ *	log S on|off			KVM_MEM_LOG_DIRTY_PAGES
+ *	unslot S			delete it; its memory stays for a new `slot S`
+ *	destroy
+ *	hdbss on order=K | hdbss off [order=K]
+ *	enable-cap cap=N|hdbss [flags=F] [a0=A] [a1=A] [a2=A] [a3=A]
+ *	check-cap cap=N|hdbss		ret is what KVM_CHECK_EXTENSION says
+ *	pin agent cpu=C | pin [fifo] vcpu=V cpu=C
+ *					fifo: SCHED_FIFO, otherwise SCHED_OTHER
+ *	run V KIND ... [loops=N] [limit=MS]
+ *	start V KIND ... [loops=N] [limit=MS]
+ *					loops=0: until stopped
+ *	wait V [limit=MS]		otherwise the limit of `start`
+ *	stop V
+ *	get S				KVM_GET_DIRTY_LOG
+ *	clear S [first=P] [pages=P]	KVM_CLEAR_DIRTY_LOG with the bitmap of the last get
+ *	snapshot S			take the copy that `compare` compares with
+ *	compare S			and bring the copy up to date
+ *	await S page=P [limit=MS]	until that page differs from the copy
+ *	precopy S			copy all to a destination
+ *	precopy-round S			get, clear in the manual modes, copy those pages
+ *	precopy-final S			the same, then compare destination and source
+ *	sleep ms=MS
+ *	clock				CLOCK_MONOTONIC
+ *	klog				kernel log since the last klog, level <= 4
+ *
+ * Kinds of payload. NEST is `gpa=G count=N stride=B [ocount=N] [ostride=B]
+ * [offset=B | lane=L]`: the accesses are at gpa + offset + outer * ostride +
+ * inner * stride; lane=L is offset=8*L.
+ *	stride NEST value=X [width=8|1]	stores
+ *	random gpa=G pages=P count=N seed=X value=X [offset=B | lane=L]
+ *					per store: seed ^= seed << 13, seed ^= seed >> 7,
+ *					seed ^= seed << 17; page seed % P
+ *	atomic NEST how=ldadd|swp|cas|stxr value=X
+ *	read NEST
+ *	exec NEST			calls a RET that the agent has put there
+ * The value grows by 1 after each pass, with `random` also after each store.
+ */
 #include "grammar_limits.h"
 #include "program.h"
 

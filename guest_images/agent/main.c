@@ -19,6 +19,7 @@
 #include "klog.h"
 #include "ops.h"
 #include "program.h"
+#include "truth.h"
 #include "vm.h"
 #include "watchdog.h"
 
@@ -66,7 +67,6 @@ static void set_up_system(void)
 __attribute__((noreturn)) static void power_off(void)
 {
 	channel_drain();
-	sync();
 	reboot(RB_POWER_OFF);
 	for (;;)	/* PID 1 must not return */
 		pause();
@@ -151,6 +151,9 @@ int main(void)
 	}
 	channel_send(0, "hello version=1 cpus=%ld pagesize=%ld", sysconf(_SC_NPROCESSORS_ONLN),
 		     sysconf(_SC_PAGESIZE));
+	if ((unsigned long)sysconf(_SC_PAGESIZE) != PAGE_BYTES)
+		fatal("the kernel has pages of %ld bytes, the agent knows %llu: use CONFIG_ARM64_4K_PAGES",
+		      sysconf(_SC_PAGESIZE), PAGE_BYTES);
 	if (klog_open() < 0)
 		fatal("cannot open /dev/kmsg: %s", strerror(errno));
 	if (watchdog_start() < 0)

@@ -7,6 +7,7 @@
 #include <sched.h>
 
 #define AARCH64_RET 0xd65f03c0u
+#define PLANTED_MAX (1u << 20)	/* RETs for one payload */
 
 static struct vcpu *vcpu_of(struct vm *vm, const struct op *op)
 {
@@ -32,11 +33,15 @@ void op_pin(struct vm *vm, const struct op *op, struct result *r)
 	result_syscall(r, sched_setaffinity(0, sizeof(set), &set));
 }
 
-/* `exec` calls a RET at each address; put it there. -1: no memory there. */
+/* `exec` calls a RET at each address; put it there. -1 EINVAL: no memory there; E2BIG. */
 static int plant_code(struct vm *vm, const struct op *op)
 {
 	uint64_t base = op_value(op, "gpa") + op_value(op, "offset") + 8 * op_value(op, "lane");
 
+	if (op_value(op, "count") * op_value(op, "ocount") > PLANTED_MAX) {
+		errno = E2BIG;
+		return -1;
+	}
 	for (uint64_t outer = 0; outer < op_value(op, "ocount"); outer++) {
 		uint64_t gpa = base + outer * op_value(op, "ostride");
 
@@ -52,7 +57,7 @@ static int start_payload(struct vm *vm, const struct op *op, struct result *r)
 	struct payload p;
 
 	if (op_value(op, "kind") == PAYLOAD_EXEC && plant_code(vm, op) < 0) {
-		result_fail(r, errno, "no-memory-there");
+		result_fail(r, errno, errno == E2BIG ? "too-many" : "no-memory-there");
 		return -1;
 	}
 	payload_prepare(&p, op);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The nested guest: position-independent, at EL1 with its MMU off. Stage 1 off
- * makes data accesses Device-nGnRnE; they are all aligned, and QEMU does
- * exclusives and LSE atomics on Device memory (tried on 11.1.3, the atomics'
- * results are compared by tests/system). A stage 1 table would add walks, and
- * with them stage 2 read faults on table pages, that nobody asked for.
+ * makes data accesses Device-nGnRnE, and QEMU does exclusives and LSE atomics
+ * on Device memory (tried on 11.1.3). Real hardware need not; but a stage 1
+ * table would add walks, and with them stage 2 faults on its own pages, that
+ * nobody asked for.
  *
  * x0 base address	x1 count of inner steps	x2 inner stride (random: pages)
  * x3 outer count	x4 outer stride		x5 value
