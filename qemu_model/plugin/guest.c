@@ -155,8 +155,6 @@ void on_vector(unsigned int index, void *site)
 	memory.big_endian = reg_read(REG_SCTLR_EL2) & SCTLR_EE;
 	if (regs_failed())
 		report_anomaly(vcpu, ANOMALY_REGISTER_UNREADABLE, 0);
-	else if (!vcpu->eret_known)
-		report_anomaly(vcpu, ANOMALY_NO_ERET, 0);
 	else if (hcr_in_guest(vcpu->abort.hcr))
 		verdict = pe_dirty_update(&vcpu->pe, &memory, interceptor.trace, &vcpu->abort);
 

@@ -15,7 +15,7 @@ struct vcpu {
 	bool in_guest;		/* at EL1/EL0 under stage 2 */
 	bool hdbssf;		/* ESR_EL2 is abort.esr, with HDBSSF; QEMU's copy has none */
 
-	/* The ERET that last entered a guest here: where an access is retried from. */
+	/* An ERET that has entered a guest here: where an access is retried from. */
 	uint64_t eret_pc;
 	bool eret_known;
 	bool eret_is_plain;

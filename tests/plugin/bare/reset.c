@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* CPU_OFF and CPU_ON are a reset of that PE, and of no other. Needs two PEs. */
+#include "bare.h"
+
+static u64 seen[2][3];
+static unsigned int starts;
+
+void secondary_main(u64 number)
+{
+	unsigned int start = starts;
+
+	check_equal("the second PE", number, 1);
+	seen[start][0] = hdbssbr_read();
+	seen[start][1] = hdbssprod_read();
+	seen[start][2] = sysreg_read(vtcr_el2);
+	hdbssbr_write(0x50000000);
+	hdbssprod_write(7);
+	sysreg_write(vtcr_el2, VTCR_TRACK);
+	__atomic_store_n(&starts, start + 1, __ATOMIC_RELEASE);
+}
+
+void main(void)
+{
+	unsigned int i;
+
+	hdbssbr_write(0x60000000);
+	for (i = 0; i < 2; i++) {
+		cpu_on(1);
+		while (__atomic_load_n(&starts, __ATOMIC_ACQUIRE) == i)
+			asm volatile("yield");
+		check_equal("HDBSSBR_EL2 after reset", seen[i][0], 0);
+		check_equal("HDBSSPROD_EL2 after reset", seen[i][1], 0);
+		check_equal("VTCR_EL2 after reset", seen[i][2], 0);
+	}
+	check_equal("the first PE keeps its own", hdbssbr_read(), 0x60000000);
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* All PEs dirty the same pages at the same time; nothing may be lost. */
+#include "bare.h"
+
+#define PAGES	480
+#define ROUNDS	12
+
+static struct stage2 s2;
+static struct guest guests[8];
+static u64 buffers[8];
+static volatile u64 *descriptors[PAGES];
+static unsigned int pes;
+static unsigned int round_started, round_finished;
+
+static void sweep(unsigned int pe, unsigned int round)
+{
+	/* Each PE has 8 bytes of its own in every page. */
+	u64 esr = run(&guests[pe], guest_store, DATA + 8 * pe, round, PAGES, 4096);
+
+	if (!ended(esr)) {
+		check("a guest ends", false);
+		say_hex("  ESR_EL2 ", esr);
+	}
+	__atomic_fetch_add(&round_finished, 1, __ATOMIC_ACQ_REL);
+}
+
+static void pe_init(unsigned int pe)
+{
+	stage2_use(&s2, VTCR_TRACK, 0);
+	hdbssbr_write(buffers[pe]);
+	hdbssprod_write(0);
+}
+
+static void wait_for(unsigned int *counter, unsigned int value)
+{
+	while (__atomic_load_n(counter, __ATOMIC_ACQUIRE) < value)
+		asm volatile("yield");
+}
+
+void secondary_main(u64 number)
+{
+	unsigned int pe = (unsigned int)number, round, i;
+
+	pe_init(pe);
+	__atomic_fetch_add(&round_finished, 1, __ATOMIC_ACQ_REL);
+	for (round = 1; round <= ROUNDS; round++) {
+		wait_for(&round_started, round);
+		for (i = 0; i < 512; i++)
+			at(buffers[pe])[i] = 0;
+		hdbssprod_write(0);
+		barrier();
+		sweep(pe, round);
+	}
+}
+
+/* How often each page is in the buffers; returns the number of strange entries. */
+static unsigned int count_entries(unsigned int found[PAGES])
+{
+	unsigned int pe, i, strange = 0;
+
+	for (i = 0; i < PAGES; i++)
+		found[i] = 0;
+	for (pe = 0; pe < pes; pe++)
+		for (i = 0; i < 512 && at(buffers[pe])[i]; i++) {
+			u64 entry = at(buffers[pe])[i];
+
+			if ((entry & 0xfff) == 7 && entry >= DATA && entry < DATA + PAGES * 4096)
+				found[(entry - DATA) / 4096]++;
+			else
+				strange++;
+		}
+	return strange;
+}
+
+void main(void)
+{
+	unsigned int round, i, pe, lost = 0, wrong = 0, clean = 0, most = 0, strange = 0;
+	static unsigned int found[PAGES];
+
+	pes = cpu_count();
+	say_hex("# PEs ", pes);
+	stage2_init(&s2, 12, 1, 39, false);
+	stage2_map_code(&s2, 3, READ_ONLY);
+	for (pe = 0; pe < pes; pe++)
+		buffers[pe] = take(4096);
+	pe_init(0);
+	for (pe = 1; pe < pes; pe++)
+		cpu_on(pe);
+	wait_for(&round_finished, pes - 1);
+	for (round = 1; round <= ROUNDS; round++) {
+		round_finished = 0;
+		for (i = 0; i < PAGES; i++)
+			descriptors[i] = stage2_map(&s2, DATA + i * 4096, DATA + i * 4096, 3,
+						    CLEAN);
+		tlb_flush();
+		for (i = 0; i < 512; i++)
+			at(buffers[0])[i] = 0;
+		hdbssprod_write(0);
+		barrier();
+		__atomic_store_n(&round_started, round, __ATOMIC_RELEASE);
+		sweep(0, round);
+		wait_for(&round_finished, pes);
+		strange += count_entries(found);
+		for (i = 0; i < PAGES; i++) {
+			lost += !found[i];
+			most = found[i] > most ? found[i] : most;
+			clean += !(*descriptors[i] & S2AP_W);
+			for (pe = 0; pe < pes; pe++)
+				wrong += at(DATA + i * 4096)[pe] != round;
+		}
+	}
+	check_equal("every page has an entry", lost, 0);
+	check_equal("no entry of another kind", strange, 0);
+	check_equal("every page is dirty", clean, 0);
+	check_equal("every store was made", wrong, 0);
+	check("no more entries for a page than PEs", most <= pes);
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Who executes an instruction, in both of QEMU's modes. */
+#include <pthread.h>
+
+#include "unit.h"
+#include "vcpu.h"
+
+static uint64_t tpidr;
+
+uint64_t reg_read(enum reg reg)
+{
+	EXPECT_EQUAL(reg, REG_TPIDR_EL2);
+	return tpidr;
+}
+
+static int current_is(uint64_t value)
+{
+	struct vcpu *vcpu;
+
+	tpidr = value;
+	vcpu = vcpu_current();
+	return vcpu ? (int)vcpu->pe.index : -1;
+}
+
+static void *thread_of_vcpu(void *index)
+{
+	vcpu_bind((unsigned int)(uintptr_t)index);
+	EXPECT_EQUAL(current_is(0), (uintptr_t)index);
+	vcpu_switched_on(2);	/* no effect in this mode */
+	vcpu_learn(vcpu_at((unsigned int)(uintptr_t)index));
+	EXPECT_EQUAL(current_is(99), (uintptr_t)index);
+	return NULL;
+}
+
+static void multi_threaded(void)
+{
+	uintptr_t i;
+
+	for (i = 0; i < 3; i++) {
+		pthread_t id;
+
+		pthread_create(&id, NULL, thread_of_vcpu, (void *)i);
+		pthread_join(id, NULL);
+	}
+}
+
+static void round_robin(void)
+{
+	vcpu_bind(0);
+	vcpu_bind(1);
+	vcpu_bind(2);
+	/* the boot PE is alone */
+	EXPECT_EQUAL(current_is(0), 0);
+	tpidr = 0;
+	vcpu_tpidr_written(0x1000);
+	EXPECT_EQUAL(current_is(0x1000), 0);
+	EXPECT_EQUAL(current_is(0), -1);
+	/* the second one comes up */
+	vcpu_switched_on(1);
+	EXPECT_EQUAL(current_is(0), 1);
+	EXPECT_EQUAL(current_is(0x1000), 0);
+	vcpu_switched_on(2);
+	EXPECT_EQUAL(current_is(0), -1);	/* 1 or 2? */
+	vcpu_switched_on(0x7777);		/* no such PE */
+	tpidr = 0x2000;
+	vcpu_learn(vcpu_at(1));
+	EXPECT_EQUAL(current_is(0x2000), 1);
+	EXPECT_EQUAL(current_is(0x3000), 2);
+	tpidr = 0x1000;
+	vcpu_learn(vcpu_at(2));
+	EXPECT_EQUAL(current_is(0x1000), -1);	/* 0 and 2 have the same */
+	tpidr = 0x3000;
+	vcpu_learn(vcpu_at(2));
+	EXPECT_EQUAL(current_is(0x1000), 0);
+	vcpu_reset(vcpu_at(2), 0);
+	EXPECT_EQUAL(current_is(0x3000), -1);
+}
+
+int main(void)
+{
+	EXPECT(vcpus_init(3));
+	EXPECT_EQUAL(vcpus_count(), 3);
+	EXPECT(!vcpu_at(3));
+	multi_threaded();
+	round_robin();
+	free(vcpu_at(0));
+	return unit_result("vcpu");
+}
