@@ -84,6 +84,18 @@ def test_64k_52_bit_addresses_have_their_top_in_15_12() -> None:
     assert (leaf.level, leaf.output) == (2, 0x9_0000_4000_0000)
 
 
+def test_52_bit_base_is_aligned_to_64_bytes_however_small_its_table() -> None:
+    """Two descriptors need 16 bytes, but VTTBR_EL2[5:2] is the address's bits [51:48]."""
+    base = 0xF_0000_0000_1040
+    words = {base + 8: 0x7_0000 | PAGE_DESC}
+    leaf = leaf_of(walk(1 << 16, 0x1040 | 0xF << 2, vtcr("64k", 17, 3), words.get))
+    assert leaf.descriptor_pa == base + 8
+    # A 48-bit base of so small a table may have bits [5:4].
+    words = {0x1070 + 8: 0x7_0000 | PAGE_DESC}
+    leaf = leaf_of(walk(1 << 16, 0x1070, vtcr("64k", 17, 3, ps=5), words.get))
+    assert leaf.descriptor_pa == 0x1078
+
+
 def test_16k_pages() -> None:
     """40-bit IPA, start level 2: [39:25] is 15 bits, 16 tables of 2^11 descriptors."""
     ipa = 0x7FFF << 25 | 0x7FE << 14 | 0x21

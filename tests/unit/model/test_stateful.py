@@ -80,6 +80,7 @@ class CorrectHypervisor(RuleBasedStateMachine):
         for place, ipa in enumerate([*PAGES, IN_BLOCK[0]]):
             block = ipa in IN_BLOCK
             leaf = (CLEAN & ~2 | BLOCK if block else CLEAN) | 0x40_0000_0000
+            leaf &= ~AF if place % 2 else ~0
             level, pool = (2, POOL) if block else (3, POOL)
             pool += place * 0x10_000
             self.leaves[ipa] = map_leaf(self.ram, "4k", 1, BASE, ipa, level, leaf, pool)
