@@ -255,7 +255,7 @@ static void hostile(void)
 	EXPECT_EQUAL(*leaf(), IPA | 7);
 
 	/* anything at all: comes back, and soon */
-	for (i = 0, pattern = 1; i < 20000; i++) {
+	for (i = 0, pattern = 1; i < 10000; i++) {
 		unsigned int k;
 		uint64_t r[8];
 

@@ -68,13 +68,13 @@ static void bounded(void)
 	struct leaf leaf;
 
 	for (i = 0; i < FAKE_WORDS; i++)
-		fake.words[i] = FAKE_BASE + ((i * 0x9e3779b1u) & 0x1ff000) + 3;
-	for (i = 0; i < 2000000; i++) {
+		fake.words[i] = FAKE_BASE + ((i * 0x9e3779b1u) & 0x1f000) + 3;
+	for (i = 0; i < 500000; i++) {
 		pattern ^= pattern << 13;
 		pattern ^= pattern >> 7;
 		pattern ^= pattern << 17;
 		fake.accesses = 0;
-		leaves += stage2_walk(&memory, FAKE_BASE | (pattern & 0x1fffff), pattern >> 8,
+		leaves += stage2_walk(&memory, FAKE_BASE | (pattern & 0x1ffff), pattern >> 8,
 				      pattern * 0x9e3779b97f4a7c15ull >> (i & 63), &leaf) ==
 			  WALK_LEAF;
 		EXPECT(fake.accesses <= 5);

@@ -39,7 +39,7 @@ static inline int unit_result(const char *name)
  * "interfere" is called, as another PE or the kernel would come in between.
  */
 #define FAKE_BASE	0x40000000ull
-#define FAKE_WORDS	0x40000u
+#define FAKE_WORDS	0x4000u
 
 struct fake {
 	uint64_t *words;	/* on the heap, so that ASan guards its ends */
