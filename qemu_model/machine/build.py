@@ -50,7 +50,7 @@ def run_step(
         out.flush()
         begin = out.tell()
         with child(argv, stdout=out, env=env, pass_fds=(building.lock,)) as process:
-            lines = 0
+            last = ""
             with log.open("rb") as reader:
                 reader.seek(begin)
                 while process.poll() is None:
@@ -59,12 +59,17 @@ def run_step(
                         raise InfrastructureError(
                             f"{what} did not end within {limit:.0f} s; its output is in {log}"
                         )
-                    lines += reader.read(1 << 20).count(b"\n")
-                    building.progress.status(f"{what}: {lines} lines, {spent:.0f} s")
+                    last = _last_line(reader.read(1 << 20)) or last
+                    building.progress.status(f"{what}, {spent:.0f} s: {last}")
                     time.sleep(_POLL)
     building.progress.done()
     if process.returncode != 0:
         raise InfrastructureError(f"{what} failed: {_reason(log, begin, explain)}; log: {log}")
+
+
+def _last_line(data: bytes) -> str:
+    lines = [line for line in data.decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
 
 
 def _reason(log: Path, begin: int, explain: Callable[[str], str] | None) -> str:

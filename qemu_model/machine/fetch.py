@@ -96,6 +96,20 @@ def repository(targets: str, os_release: str) -> str:
     raise CannotFetch("apt knows no Debian repository on this host")
 
 
+def check_host() -> str:
+    """Return the repository's address if QEMU can be fetched on this host.
+
+    Nothing is downloaded.  Raises CannotFetch with the reason.
+    """
+    for program in ("apt-get", "dpkg-deb"):
+        if shutil.which(program) is None:
+            raise CannotFetch(f"there is no {program} on this host")
+    if not any(path.is_file() for path in _KEYRINGS):
+        raise CannotFetch("the package debian-archive-keyring is missing: apt install it")
+    os_release = _OS_RELEASE.read_text(errors="replace") if _OS_RELEASE.is_file() else ""
+    return repository(_indextargets(), os_release)
+
+
 def _indextargets() -> str:
     try:
         result = subprocess.run(
@@ -112,9 +126,7 @@ def _indextargets() -> str:
 
 def _configure(directory: Path, uri: str) -> dict[str, str]:
     """Write apt's private configuration; return the environment that makes apt use it."""
-    keyring = next((path for path in _KEYRINGS if path.is_file()), None)
-    if keyring is None:
-        raise CannotFetch("the package debian-archive-keyring is missing: apt install it")
+    keyring = next(path for path in _KEYRINGS if path.is_file())
     for name in ("lists/partial", "cache/archives/partial"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     (directory / "status").write_text("")
@@ -160,11 +172,7 @@ def _explain(text: str) -> str:
 
 
 def _build(building: Building) -> None:
-    for program in ("apt-get", "dpkg-deb"):
-        if shutil.which(program) is None:
-            raise CannotFetch(f"there is no {program} on this host")
-    os_release = _OS_RELEASE.read_text(errors="replace") if _OS_RELEASE.is_file() else ""
-    uri = repository(_indextargets(), os_release)
+    uri = check_host()
     directory, log = building.directory, building.directory / "fetch.log"
     apt = directory / "apt"
     apt.mkdir(exist_ok=True)

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernel, agent and plugin: built from our sources into the cache, or the user's own kernel."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import qemu_model
+from qemu_model.errors import InfrastructureError, UsageError
+from qemu_model.machine import tools
+from qemu_model.machine.build import run_step
+from qemu_model.machine.cache import Building, Cache, content_key
+from qemu_model.machine.command import KernelImage
+from qemu_model.machine.progress import Progress
+
+#: The project: our sources stand beside the package.
+ROOT = Path(qemu_model.__file__).parents[1]
+KERNEL_SOURCE = "linux-source-6.12"
+_USR_SRC = Path("/usr/src")
+_KERNEL_LIMIT = 2 * 3600.0
+_SMALL_LIMIT = 600.0
+#: Free space a kernel build needs (bytes): source 1.6 GB, objects 1.2 GB with debug info.
+_KERNEL_SPACE = 4 << 30
+_KERNEL_FILES = ("Image", "vmlinux", "kvm-cap", "build.log", "config")
+
+VARIANTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "default": ((), ()),
+    # Poisoning and page allocation debugging are compiled in but off until asked for.
+    "debug": (("debug.config",), ("debug_pagealloc=on", "page_poison=1")),
+}
+"""Variant -> (configuration fragments beside ``config``, kernel command line)."""
+
+_BANNER = re.compile(rb"Linux version (\d[^\n\0]{0,400})")
+_CAP = re.compile(r"^#define\s+KVM_CAP_ARM_HW_DIRTY_STATE_TRACK\s+(\d{1,9})\s*$", re.MULTILINE)
+_ELF_AARCH64 = b"\xb7\x00"
+
+
+def tarball() -> Path:
+    """Where the distribution's package puts the kernel's source."""
+    return _USR_SRC / f"{KERNEL_SOURCE}.tar.xz"
+
+
+def _sources(*parts: str) -> Path:
+    directory = ROOT.joinpath(*parts)
+    if not directory.is_dir():
+        raise InfrastructureError(
+            f"{directory} is missing: run hdbss from its source tree (pip install -e .)"
+        )
+    return directory
+
+
+def _contents(directory: Path, *patterns: str) -> list[str | Path]:
+    """The names and contents of files, in a fixed order, for content_key."""
+    files = sorted({path for pattern in patterns for path in directory.glob(pattern)})
+    parts: list[str | Path] = []
+    for path in files:
+        if path.is_file():
+            parts += [str(path.relative_to(directory)), path]
+    return parts
+
+
+def _made(building: Building, what: str, source: Path, product: str, *variables: str) -> None:
+    building.progress.line(f"building the {what}")
+    argv = ["make", "-C", str(source), f"O={building.directory}", *variables]
+    run_step(building, f"building the {what}", argv, building.directory / "build.log", _SMALL_LIMIT)
+    if not (building.directory / product).is_file():
+        raise InfrastructureError(
+            f"the {what}'s Makefile left no {product}; log: {building.directory / 'build.log'}"
+        )
+
+
+def agent(cache: Cache, progress: Progress) -> Path:
+    """Return the agent (a static arm64 program), built if it is not in the cache.
+
+    Raises InfrastructureError with what to install, or with the build's log.
+    """
+    source, prefix = _sources("guest_images", "agent"), tools.cross_prefix()
+    tools.require(tools.cross_tools())
+    key = content_key(
+        tools.compiler_version(f"{prefix}gcc"), *_contents(source, "*.[chS]", "Makefile")
+    )
+
+    def build(building: Building) -> None:
+        _made(building, "agent", source, "init", f"CROSS_COMPILE={prefix}")
+
+    return cache.build("agent", key, build, progress) / "init"
+
+
+def plugin(cache: Cache, progress: Progress) -> Path:
+    """Return the TCG plugin, built for this host if it is not in the cache.
+
+    Raises InfrastructureError with what to install, or with the build's log.
+    """
+    source = _sources("qemu_model", "plugin")
+    tools.require(tools.host_tools())
+    key = content_key(tools.compiler_version("cc"), *_contents(source, "*.[ch]", "Makefile"))
+
+    def build(building: Building) -> None:
+        _made(building, "plugin", source, "libhdbss.so")
+
+    return cache.build("plugin", key, build, progress) / "libhdbss.so"
+
+
+def kernel(cache: Cache, progress: Progress, variant: str = "default") -> KernelImage:
+    """Return the default kernel (or its debug variant), built if it is not in the cache.
+
+    Takes about 5 minutes on two cores.  An interrupted build is resumed.  Raises
+    InfrastructureError with what to install, or with the build's log.
+    """
+    fragments, cmdline = VARIANTS[variant]
+    recipe = _sources("guest_images", "kernel")
+    if not tarball().is_file():
+        raise InfrastructureError(f"{tarball()} is missing: apt install {KERNEL_SOURCE}")
+    tools.require(tools.kernel_tools())
+    stat = tarball().stat()
+    key = content_key(
+        # Name, size and the date dpkg has kept from the package stand for 150 MB of content.
+        f"{tarball().name} {stat.st_size} {int(stat.st_mtime)}",
+        variant,
+        tools.compiler_version(f"{tools.cross_prefix()}gcc"),
+        *_contents(recipe, "config", "build.sh", *fragments, "patches/6.12/*"),
+    )
+    kind = f"kernel-{variant}"
+
+    def build(building: Building) -> None:
+        _build_kernel(building, recipe, variant, fragments)
+
+    entry = cache.build(kind, key, build, progress)
+    image = entry / "Image"
+    return KernelImage(
+        image=image,
+        vmlinux=entry / "vmlinux",
+        cap=_kvm_cap(entry / "kvm-cap"),
+        description=f"Linux {_version(image)}, {variant} build of {KERNEL_SOURCE} + our series",
+        cmdline=cmdline,
+    )
+
+
+def _build_kernel(
+    building: Building, recipe: Path, variant: str, fragments: tuple[str, ...]
+) -> None:
+    directory, log = building.directory, building.directory / "build.log"
+    free = shutil.disk_usage(directory).free
+    if free < _KERNEL_SPACE and not log.exists():
+        raise InfrastructureError(
+            f"not enough space for a kernel build in {directory}: {free >> 20} MiB are free, "
+            f"{_KERNEL_SPACE >> 20} MiB are needed; set XDG_CACHE_HOME to another disk"
+        )
+    resumed = "resuming" if log.exists() else "building"
+    building.progress.line(f"{resumed} the {variant} kernel, some minutes; log: {log}")
+    argv = [str(recipe / "build.sh"), str(tarball()), str(recipe / "patches" / "6.12"),
+            str(directory), *(str(recipe / name) for name in fragments)]  # fmt: skip
+    # build.sh writes build.log itself; recipe.log is what it says to people.
+    run_step(building, f"building the {variant} kernel", argv, directory / "recipe.log",
+             _KERNEL_LIMIT)  # fmt: skip
+    for name in ("Image", "vmlinux", "kvm-cap"):
+        if not (directory / name).is_file():
+            raise InfrastructureError(f"the kernel build left no {name}; log: {log}")
+    with suppress(FileNotFoundError):
+        shutil.copyfile(directory / "obj" / ".config", directory / "config")
+    for path in directory.iterdir():
+        if path.name not in _KERNEL_FILES:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _kvm_cap(path: Path) -> int | None:
+    """Read the number that the recipe has found in the uapi header; 0 is none."""
+    text = path.read_text().strip()
+    if not text.isascii() or not text.isdigit():
+        raise InfrastructureError(f"{path} holds no number: remove {path.parent}")
+    return int(text) or None
+
+
+def _banner(path: Path) -> bytes | None:
+    match = _BANNER.search(_read(path))
+    return match[1] if match is not None else None
+
+
+def _version(image: Path) -> str:
+    banner = _banner(image)
+    return banner.split()[0].decode(errors="replace") if banner else "of unknown version"
+
+
+def _read(path: Path) -> bytes:
+    """Read a file the user has named; raises UsageError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def check_image(path: Path) -> None:
+    """Raise UsageError unless ``path`` is a little-endian arm64 kernel Image.
+
+    Documentation/arch/arm64/booting.rst: magic "ARM\\x64" at 0x38, flags at 0x18.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory: give the file arch/arm64/boot/Image")
+    head = _read(path)[:0x1000]
+    advice = "give arch/arm64/boot/Image"
+    if head[:2] == b"\x1f\x8b":
+        raise UsageError(f"{path} is compressed: {advice}, not Image.gz")
+    if head[4:8] == b"zimg":
+        raise UsageError(f"{path} is an EFI zboot image: {advice}")
+    if head[:4] == b"\x7fELF":
+        raise UsageError(f"{path} is an ELF file: {advice}; vmlinux goes to --vmlinux")
+    if head[0x202:0x206] == b"HdrS":
+        raise UsageError(f"{path} is an x86 kernel: build one for arm64")
+    if head[0x38:0x3C] != b"ARM\x64":
+        raise UsageError(f"{path} is not an arm64 kernel Image: {advice}")
+    if head[0x18] & 1:
+        raise UsageError(f"{path} is a big-endian kernel: build a little-endian one")
+
+
+def check_vmlinux(path: Path, image: Path) -> None:
+    """Raise UsageError unless ``path`` is the arm64 ELF file from which ``image`` was made."""
+    head = _read(path)[:20]
+    if head[:4] != b"\x7fELF" or head[18:20] != _ELF_AARCH64:
+        raise UsageError(f"{path} is not an arm64 vmlinux (an ELF file)")
+    ours, theirs = _banner(image), _banner(path)
+    if ours is not None and theirs is not None and ours != theirs:
+        raise UsageError(f"{path} and {image} are from different builds: give two that belong")
+
+
+def foreign_kernel(image: Path, vmlinux: Path | None) -> KernelImage:
+    """Take the user's kernel; its capability number is unknown.
+
+    Raises UsageError saying what is wrong with the files.
+    """
+    check_image(image)
+    if vmlinux is not None:
+        check_vmlinux(vmlinux, image)
+    description = f"Linux {_version(image)}, {image}"
+    absolute = vmlinux.absolute() if vmlinux is not None else None
+    return KernelImage(image.absolute(), absolute, None, description)
+
+
+def kernel_from_tree(tree: Path) -> KernelImage:
+    """Take the kernel that was built in ``tree`` (a source tree, or a directory used as O=).
+
+    The capability number comes from the tree's own uapi header.  Raises UsageError.
+    """
+    if not tree.is_dir():
+        raise UsageError(f"--linux {tree}: no such directory")
+    image = tree / "arch" / "arm64" / "boot" / "Image"
+    if not image.is_file():
+        raise UsageError(
+            f"{image} is missing: build it first (make ARCH=arm64 CROSS_COMPILE="
+            f"{tools.cross_prefix()} Image), or give the directory that was used as O="
+        )
+    config = tree / ".config"
+    if config.is_file() and b"\nCONFIG_KVM=y\n" not in b"\n" + _read(config):
+        raise UsageError(f"{tree} is configured without CONFIG_KVM=y: switch it on and rebuild")
+    # A directory used as O= holds a link to the source tree.
+    headers = [tree / "include/uapi/linux/kvm.h", tree / "source/include/uapi/linux/kvm.h"]
+    header = next((path for path in headers if path.is_file()), None)
+    if header is None:
+        raise UsageError(f"{tree} has no include/uapi/linux/kvm.h: it is no kernel source tree")
+    vmlinux = tree / "vmlinux"
+    found = foreign_kernel(image, vmlinux if vmlinux.is_file() else None)
+    match = _CAP.search(_read(header).decode(errors="replace"))
+    cap = int(match[1]) if match is not None else None
+    return KernelImage(found.image, found.vmlinux, cap, f"Linux {_version(image)}, {tree}")
