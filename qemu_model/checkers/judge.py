@@ -23,14 +23,10 @@ from qemu_model.trace import END_LIMIT
 Checker = Callable[[Run, History], list[Divergence]]
 
 
-def _mirror(run: Run, history: History) -> list[Divergence]:
-    return mirror.check_trace(run.trace) if run.trace is not None else []
-
-
 CHECKERS: tuple[tuple[str, Checker], ...] = (
     ("lost", lost.check),
     ("drained", drained.check),
-    ("mirror", _mirror),
+    ("mirror", mirror.check),
     ("programming", programming.check),
     ("liveness", liveness.check),
     ("uapi", uapi.check),

@@ -2,7 +2,7 @@
 """Runs made by hand: a program, what the agent says of it, and a trace."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from qemu_model.arch.registers import SysReg
 from qemu_model.machine.channel import parse as parse_channel
@@ -64,7 +64,7 @@ def make_trace(events: Sequence[Event], ended: bool = True, limited: bool = Fals
 
 def make_run(
     program: str,
-    says: dict[int, Sequence[str]] | None = None,
+    says: Mapping[int, Sequence[str]] | None = None,
     trace: Sequence[Event] | Trace | None = (),
     console: str = "",
 ) -> Run:

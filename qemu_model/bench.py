@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the bench costs: each figure a ratio of two things measured in turn in one run.
+
+Absolute times say more about the host than about us, so each one is only printed
+beside the ratio that it went into.
+"""
+
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qemu_model import session
+from qemu_model.checkers.mirror import check_trace
+from qemu_model.errors import InfrastructureError
+from qemu_model.machine.channel import Channel, Result
+from qemu_model.machine.command import MachineSpec
+from qemu_model.machine.progress import Progress
+from qemu_model.machine.vm import Limits, run_machine
+from qemu_model.program import PAGE, Program
+from qemu_model.report.result import Exit
+from qemu_model.runner import Bench, directory_for
+from qemu_model.scenarios.catalogue import select
+from qemu_model.scenarios.scenario import SLOT_GPA, Needs
+from qemu_model.trace import read_trace
+
+_TURNS = 3
+_PAGES = 8192
+_SAMPLE = 0.05
+"""Seconds between two looks at QEMU's memory."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One ratio; ``limit`` is the most that it may be, None where there is none."""
+
+    name: str
+    ratio: float
+    limit: float | None
+    words: str
+
+    def __str__(self) -> str:
+        limit = "" if self.limit is None else f" (at most {self.limit:g})"
+        return f"{self.name:<16} {self.ratio:8.3f}{limit}  {self.words}"
+
+    @property
+    def good(self) -> bool:
+        """Whether the ratio is within its limit."""
+        return self.limit is None or self.ratio <= self.limit
+
+
+class _Machines:
+    """Runs programs one after the other and throws their directories away."""
+
+    def __init__(self, bench: Bench, progress: Progress) -> None:
+        self._bench = bench
+        self._progress = progress
+
+    def run(
+        self, spec: MachineSpec, program: Program, look: Callable[[Path, Channel], None]
+    ) -> float:
+        """Run ``program``, let ``look`` see its directory, return the seconds it took."""
+        directory = directory_for(self._bench, "bench")
+        try:
+            outcome = run_machine(
+                spec, self._bench.qemu, program.text, directory, Limits(), self._progress.status
+            )
+            outcome.channel.require_complete()
+            look(directory, outcome.channel)
+            return outcome.seconds
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _nothing(directory: Path, channel: Channel) -> None:
+    pass
+
+
+def emulation(bench: Bench, machines: _Machines) -> Figure:
+    """Boot and plain dirty logging, with the plugin and without."""
+    (scenario,) = select(["baseline.write-protect"])
+    program = scenario.program(bench.uapi, bench.seed)
+    with_plugin = replace(bench.machine(scenario.needs), trace=False)
+    spec = {"with": with_plugin, "without": replace(with_plugin, plugin=None)}
+    seconds: dict[str, list[float]] = {"with": [], "without": []}
+    for _ in range(_TURNS):
+        for kind, machine in spec.items():
+            seconds[kind].append(machines.run(machine, program, _nothing))
+    mine, plain = (statistics.median(seconds[kind]) for kind in ("with", "without"))
+    words = f"boot + write-protect: {mine:.2f} s with the plugin, {plain:.2f} s without"
+    return Figure("emulation", mine / plain, 1.15, words)
+
+
+def _dirtying_program(bench: Bench) -> tuple[Program, list[tuple[str, int, int]]]:
+    program = Program()
+    program.add("uapi", cap=bench.uapi.number)
+    program.add("vm")
+    program.add("vcpu", 0)
+    program.add("slot", 0, gpa=hex(SLOT_GPA), pages=_PAGES, mem="anon")
+    program.add("log", 0, "on")
+    rounds: list[tuple[str, int, int]] = []
+    value = 1
+
+    def store() -> int:
+        nonlocal value
+        value += 1
+        return program.add(
+            "run", 0, "stride", gpa=hex(SLOT_GPA), count=_PAGES, stride=PAGE, value=value
+        )
+
+    store()
+    program.add("get", 0)
+    for _ in range(_TURNS):
+        for kind in ("write-protect", "hdbss"):
+            if kind == "hdbss":
+                program.add("hdbss", "on", order=9)
+                store()  # maps the pages writable-clean for the next round
+                program.add("get", 0)
+            before = program.add("clock")
+            store()
+            rounds.append((kind, before, program.add("clock")))
+            program.add("get", 0)
+            if kind == "hdbss":
+                program.add("hdbss", "off")
+    return program, rounds
+
+
+def dirtying(bench: Bench, machines: _Machines) -> Figure:
+    """The guest's time for storing to N pages, with HDBSS and with write protection."""
+    program, rounds = _dirtying_program(bench)
+    times: dict[str, list[int]] = {"write-protect": [], "hdbss": []}
+
+    def look(directory: Path, channel: Channel) -> None:
+        results = {f.line: f for f in channel.frames if isinstance(f, Result)}
+        failed = next((r for r in results.values() if r.ret < 0), None)
+        if failed is not None:
+            raise InfrastructureError(f"the benchmark's line {failed.line} ({failed.op}) failed")
+        for kind, before, after in rounds:
+            start, end = (int(results[line].fields["ns"]) for line in (before, after))
+            times[kind].append(end - start)
+
+    machines.run(bench.machine(Needs()), program, look)
+    mine, plain = (statistics.median(times[kind]) / 1e6 for kind in ("hdbss", "write-protect"))
+    words = f"{_PAGES} pages: {mine:.1f} ms with HDBSS, {plain:.1f} ms with write protection"
+    return Figure("dirtying", mine / plain, 0.15, words)
+
+
+class _Watcher(threading.Thread):
+    """Samples the anonymous memory of this process's QEMU; ``peak`` in bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        while not self._end.wait(_SAMPLE):
+            for children in Path("/proc/self/task").glob("*/children"):
+                try:
+                    for pid in children.read_text().split():
+                        self.peak = max(self.peak, _anonymous(Path("/proc") / pid / "status"))
+                except OSError:
+                    continue  # it has just ended
+
+    def end(self) -> int:
+        """Stop and return the peak."""
+        self._end.set()
+        self.join()
+        return self.peak
+
+
+def _anonymous(status: Path) -> int:
+    for line in status.read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def model_and_memory(bench: Bench, machines: _Machines) -> list[Figure]:
+    """Records checked against records produced; the plugin's memory for keeping them."""
+    (scenario,) = select(["buffer.orders"])
+    program = scenario.program(bench.uapi, bench.seed)
+    spec = bench.machine(scenario.needs)
+    records, checked = 0, 0.0
+
+    def look(directory: Path, channel: Channel) -> None:
+        nonlocal records, checked
+        trace = read_trace(directory / "trace.bin")
+        records = trace.count
+        start = time.process_time()
+        found = check_trace(trace)
+        checked = time.process_time() - start
+        if found:
+            raise InfrastructureError(f"the trace does not agree: {found[0].summary}")
+
+    peaks = []
+    for traced in (False, True):
+        watcher = _Watcher()
+        watcher.start()
+        produced = machines.run(replace(spec, trace=traced), program, look if traced else _nothing)
+        peaks.append(watcher.end())
+    million = records / 1e6
+    per_million = (peaks[1] - peaks[0]) / million / 1e6
+    return [
+        Figure(
+            "reference model",
+            (records / checked) / (records / produced),
+            None,
+            f"records checked per second / produced per second; {records} records in "
+            f"{checked:.1f} s: {checked / million:.2f} s a million (at most 10)",
+        ),
+        Figure(
+            "plugin memory",
+            peaks[1] / peaks[0],
+            None,
+            f"QEMU's anonymous memory with a trace / without; {per_million:+.2f} MB a million "
+            "records",
+        ),
+    ]
+
+
+def run(progress: Progress, say: Callable[[str], None]) -> int:
+    """Measure and print; exit code 1 when a ratio is beyond its limit."""
+    bench = session.prepare(session.Choice(), progress)
+    machines = _Machines(bench, progress)
+    figures = []
+    for measure in (
+        lambda: [emulation(bench, machines)],
+        lambda: [dirtying(bench, machines)],
+        lambda: model_and_memory(bench, machines),
+    ):
+        for figure in measure():
+            progress.done()
+            say(str(figure))
+            figures.append(figure)
+    return Exit.AGREE if all(figure.good for figure in figures) else Exit.DIVERGENCE
