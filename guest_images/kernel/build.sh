@@ -1,0 +1,150 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Build the kernel under test.
+#
+#   build.sh SOURCE_TARBALL PATCH_DIR OUT_DIR [FRAGMENT...]
+#
+# SOURCE_TARBALL  linux-source-*.tar.xz with one top directory
+# PATCH_DIR       *.patch in it are applied in the order of their names
+# OUT_DIR         src/, obj/ (the object directory, make's O=) and the results:
+#                 Image, vmlinux, kvm-cap (number of the HDBSS capability, 0 if
+#                 the tree has none), build.log
+# FRAGMENT        added to `config` beside this script, e.g. debug.config
+#
+# Environment: CROSS_COMPILE (aarch64-linux-gnu- unless on arm64), JOBS (all
+# CPUs), ARCH (arm64, nothing else). Progress goes to stdout, a line per step;
+# what was wrong goes to stderr, in one line. May be interrupted and repeated.
+
+set -euo pipefail
+export LC_ALL=C
+
+readonly CAP=KVM_CAP_ARM_HW_DIRTY_STATE_TRACK
+readonly PACKAGES="gcc-aarch64-linux-gnu make flex bison bc xz-utils patch"
+
+die()
+{
+	echo "kernel: $*" >&2
+	exit 1
+}
+
+say()
+{
+	echo "kernel: $*"
+}
+
+[ $# -ge 3 ] || die "usage: build.sh SOURCE_TARBALL PATCH_DIR OUT_DIR [FRAGMENT...]"
+[ -f "$1" ] || die "no source tarball $1 (Debian: apt-get install linux-source-6.12)"
+[ -d "$2" ] || die "no patch directory $2"
+[ "${ARCH:-arm64}" = arm64 ] || die "ARCH=$ARCH is not supported, only arm64"
+
+here=$(dirname "$(realpath "$0")")
+tarball=$(realpath "$1")
+patch_dir=$(realpath "$2")
+mkdir -p "$3"
+out=$(realpath "$3")
+shift 3
+
+src=$out/src
+obj=$out/obj
+log=$out/build.log
+jobs=${JOBS:-$(nproc)}
+
+fragments=("$here/config")
+for fragment in "$@"; do
+	[ -f "$fragment" ] || die "no config fragment $fragment"
+	[ "$fragment" -ef "$here/config" ] || fragments+=("$(realpath "$fragment")")
+done
+
+cross=${CROSS_COMPILE-aarch64-linux-gnu-}
+if [ -z "${CROSS_COMPILE+set}" ] && [ "$(uname -m)" = aarch64 ]; then
+	cross=
+fi
+
+for tool in "${cross}gcc" make flex bison bc xz patch; do
+	command -v "$tool" >/dev/null ||
+		die "$tool is missing (Debian: apt-get install $PACKAGES)"
+done
+
+exec 9>"$out/.lock"
+flock -n 9 || die "another build is running in $out"
+: >"$log"
+
+# Run a command with its output in the log; if it fails, tell the reason.
+logged()
+{
+	local what=$1 reason
+	shift
+	"$@" >>"$log" 2>&1 9>&- && return
+	reason=$(grep -m1 -E '(error|Error|cannot|Cannot|No space left|FAILED)' "$log") || true
+	die "$what failed: ${reason:-$(tail -n1 "$log")} (all of it: $log)"
+}
+
+kmake()
+{
+	env -u MAKEFLAGS -u KBUILD_OUTPUT -u KCONFIG_CONFIG -u KCFLAGS \
+		make -C "$src" O="$obj" ARCH=arm64 CROSS_COMPILE="$cross" \
+		KBUILD_BUILD_TIMESTAMP="2026-01-01 00:00:00" \
+		KBUILD_BUILD_USER=hdbss KBUILD_BUILD_HOST=bench "$@"
+}
+
+# --- source: complete in $src, or not there at all -------------------------
+shopt -s nullglob
+patches=("$patch_dir"/*.patch)
+key=$(sha256sum "$tarball" "${patches[@]}" | cut -d' ' -f1 | sha256sum | cut -d' ' -f1)
+
+if [ "$(cat "$src/.hdbss-key" 2>/dev/null)" = "$key" ]; then
+	say "source is unpacked and patched"
+else
+	rm -rf "$src" "$src.partial"
+	mkdir "$src.partial"
+	say "unpacking $(basename "$tarball")"
+	logged unpacking tar -xf "$tarball" -C "$src.partial" --strip-components=1
+	[ -f "$src.partial/Kconfig" ] || die "$tarball does not hold a kernel source tree"
+	for patch in "${patches[@]}"; do
+		say "applying $(basename "$patch")"
+		logged "$(basename "$patch")" \
+			patch -d "$src.partial" -p1 -F0 -s -N --no-backup-if-mismatch -i "$patch"
+	done
+	echo "$key" >"$src.partial/.hdbss-key"
+	mv "$src.partial" "$src"
+fi
+
+# --- configuration ----------------------------------------------------------
+say "configuring"
+mkdir -p "$obj"
+cat "${fragments[@]}" >"$obj/fragments.config"
+logged configuring kmake KCONFIG_ALLCONFIG="$obj/fragments.config" allnoconfig
+
+lost=$(grep '^CONFIG_' "$obj/fragments.config" | grep -vxFf "$obj/.config" | tr '\n' ' ') || true
+[ -z "$lost" ] || die "these options did not survive in $obj/.config: $lost"
+
+# --- build -------------------------------------------------------------------
+# A line for each 100 objects: the only sign of life for some minutes.
+progress()
+{
+	awk '{ print >>log_file }
+	     /^  (CC|AS|LD|AR|HOSTCC) / {
+		if (++n % 100 == 0) { print "kernel: " n " objects"; fflush() }
+	     }' log_file="$log"
+}
+
+say "building with $jobs jobs"
+SECONDS=0
+if ! kmake -j"$jobs" Image vmlinux 2>&1 9>&- | progress; then
+	die "the build failed: $(grep -m1 -E '(error:|Error |No space left)' "$log") (all of it: $log)"
+fi
+
+# --- results -------------------------------------------------------------------
+publish()
+{
+	cp "$1" "$out/.$2.new"
+	mv "$out/.$2.new" "$out/$2"
+}
+
+cap=$(awk -v name="$CAP" '$2 == name { print $3 }' "$src/include/uapi/linux/kvm.h")
+echo "${cap:-0}" >"$obj/kvm-cap"
+publish "$obj/kvm-cap" kvm-cap
+publish "$obj/vmlinux" vmlinux
+publish "$obj/arch/arm64/boot/Image" Image
+say "done in $SECONDS s, $CAP is ${cap:-not in this tree}"
