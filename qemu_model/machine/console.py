@@ -28,7 +28,9 @@ _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 _OOPS = re.compile(r"Internal error: |Unable to handle kernel |\bOops\b|kernel BUG at ")
 _WARNING = re.compile(r"WARNING: |\bBUG: |INFO: rcu_|INFO: task .* blocked")
 _KVM_UP = re.compile(r"kvm \[\d+\]: .*mode initialized successfully")
-_KVM_DOWN = re.compile(r"kvm \[\d+\]: (HYP mode not available|.*(?:failed|[Ee]rror).*)")
+_KVM_DOWN = re.compile(
+    r"kvm \[\d+\]: (HYP mode not available|KVM disabled.*|.*(?:failed|[Ee]rror).*)"
+)
 
 
 class Stage(StrEnum):
@@ -77,8 +79,9 @@ class BootLog:
         for pattern, stage in _STAGES:
             if pattern.search(text):
                 self.reach(stage, now)
-        if self.panic is None and (match := _PANIC.search(text)):
-            self.panic = match[1][:300]
+        if match := _PANIC.search(text):
+            self.panic = self.panic or match[1][:300] or "no reason given"
+            return
         if self.kvm_failure is None and (match := _KVM_DOWN.search(text)):
             self.kvm_failure = match[1][:300]
         is_oops = _OOPS.search(text) is not None
@@ -112,8 +115,9 @@ class Console:
         self._on_bytes = on_bytes
         self._spawn = fdspawn(descriptor, timeout=None, maxread=LINE_MAX)
         self._patterns = self._spawn.compile_pattern_list(
-            # The second alternative cuts a line that does not end.
-            [rb"[^\n]*\n|[^\n]{%d}" % LINE_MAX, pexpect.TIMEOUT, pexpect.EOF]
+            # The second alternative cuts a line that does not end.  Anchored and possessive,
+            # or a megabyte without a newline would be searched from each of its bytes.
+            [rb"\A(?:[^\n]*+\n|[^\n]{%d})" % LINE_MAX, pexpect.TIMEOUT, pexpect.EOF]
         )
 
     def pump(self, timeout: float) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What became of a machine: its outcome, or in which of seven ways it was lost."""
+"""What became of a machine: its outcome, or in which of eight ways it was lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from qemu_model.errors import InfrastructureError
-from qemu_model.machine.channel import Channel, Fatal, Hello
+from qemu_model.machine.channel import Channel, Fatal, Hello, Result
 from qemu_model.machine.console import BootLog, Stage
 
 
@@ -23,6 +23,7 @@ class Loss(StrEnum):
     QEMU = "QEMU crash"
     AGENT = "agent death"
     NO_AGENT = "agent never started"
+    NO_KVM = "no KVM"
     FLOOD = "endless output"
 
 
@@ -68,6 +69,8 @@ class MachineLost(InfrastructureError):
 _TERMINATED = re.compile(r"terminating on signal \d+")
 # The panics that mean that the agent, PID 1, has died or could not be started.
 _INIT_DIED = re.compile(r"Attempted to kill init")
+# What the agent's ``vm`` says when there is no /dev/kvm.
+_NO_KVM = "no-kvm"
 _NO_INIT = re.compile(r"No working init found|Requested init .* failed")
 _HINTS = {
     signal.SIGBUS: " (no space left for the machine's RAM in the run directory?)",
@@ -94,6 +97,11 @@ def ended(outcome: Outcome) -> tuple[Loss, str] | None:
     fatal = next((frame for frame in frames if isinstance(frame, Fatal)), None)
     if fatal is not None:
         return Loss.AGENT, f"the agent gave up: {fatal.text}{_kvm(outcome.boot)}"
+    if any(isinstance(f, Result) and f.fields.get("error") == _NO_KVM for f in frames):
+        why = outcome.boot.kvm_failure or "the console does not say why"
+        return Loss.NO_KVM, (
+            f"this kernel has no /dev/kvm ({why}): it needs CONFIG_KVM=y and to start at EL2"
+        )
     if outcome.channel.bye:
         return None
     if any(isinstance(frame, Hello) for frame in frames):

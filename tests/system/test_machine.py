@@ -85,8 +85,8 @@ def test_a_kernel_that_panics(prepared: Bench, tmp_path: Path) -> None:
 def test_a_kernel_without_kvm(prepared: Bench, tmp_path: Path) -> None:
     spec = replace(spec_of(prepared), cmdline=("kvm-arm.mode=none",))
     error = lost(prepared, tmp_path / "run", spec)
-    assert error.kind is Loss.AGENT
-    assert "KVM did not come up in this kernel" in error.headline
+    assert error.kind is Loss.NO_KVM
+    assert "no /dev/kvm (KVM disabled from command line)" in error.headline
 
 
 def branch_to_itself(path: Path) -> Path:

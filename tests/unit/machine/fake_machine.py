@@ -47,6 +47,7 @@ def frame(seq: int, text: str, line: int = 0) -> bytes:
 
 HELLO = frame(1, "hello version=1 cpus=1 pagesize=4096")
 BEGIN = frame(2, "begin op=vm", 1)
+NO_KVM = frame(2, "result op=vm ret=-1 errno=2 errname=ENOENT error=no-kvm", 1)
 BYE = frame(3, "bye lines=1")
 
 
@@ -54,7 +55,7 @@ def fake_qemu(directory: Path, behaviour: str) -> Qemu:
     """Return a QEMU whose machine does ``behaviour`` (Python, after a prelude)."""
     directory.mkdir(parents=True, exist_ok=True)
     script = directory / "fake-qemu.py"
-    constants = f"HELLO, BEGIN, BYE = {HELLO!r}, {BEGIN!r}, {BYE!r}\n"
+    constants = f"HELLO, BEGIN, NO_KVM, BYE = {HELLO!r}, {BEGIN!r}, {NO_KVM!r}, {BYE!r}\n"
     script.write_text(_PRELUDE + constants + behaviour)
     return Qemu((sys.executable, str(script)), "11.1.3", 7, "test")
 

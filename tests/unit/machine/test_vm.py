@@ -150,6 +150,8 @@ OOPS = "say('[ 1.0] Internal error: Oops: 0000000096000004 [#1] SMP')"
         ("agent.write(HELLO + b'@HDBSS 2 %08x 0 fatal text=no%%20kvm\\n' % "
          "__import__('zlib').crc32(b'2 0 fatal text=no%20kvm'))", Loss.AGENT,
          "the agent gave up: no kvm; KVM did not come up in this kernel"),
+        ("say('[ 0.8] kvm [1]: KVM disabled from command line'); agent.write(HELLO + NO_KVM + BYE)",
+         Loss.NO_KVM, "no /dev/kvm (KVM disabled from command line): it needs CONFIG_KVM=y"),
         ("boot(); os.kill(os.getpid(), signal.SIGSEGV)", Loss.QEMU, "QEMU was killed by SIGSEGV"),
         ("boot(); os.kill(os.getpid(), signal.SIGBUS)", Loss.QEMU, "no space left for the mach"),
         ("print('qemu: bad plugin', file=sys.stderr); sys.exit(1)", Loss.QEMU,
