@@ -6,8 +6,12 @@
  * Such a fault has already put QEMU's PE to its EL2 vector. At the vector's
  * first instruction the PE does what it should have done instead, and is sent to
  * the ERET by which this guest was entered: ELR_EL2 and SPSR_EL2 still hold the
- * guest's state, so the access is simply made again. EL2 software sees nothing,
- * apart from the syndrome registers, which are UNKNOWN to it at that point.
+ * guest's state, so the access is simply made again. EL2 software sees nothing:
+ * only ESR_EL2, FAR_EL2 and HPFAR_EL2 have changed, and what they held before the
+ * guest was entered is of no use after it.
+ *
+ * Limits: no EL3, Non-secure state, Direct permissions (VTCR_EL2.{S2PIE,D128} are
+ * 0). AT S12E1W reports a fault for a writable-clean page, because QEMU sees HD=0.
  */
 #include <stdatomic.h>
 
@@ -23,17 +27,22 @@
 
 #define SCTLR_EE	(1ull << 25)
 #define SPSR_AARCH32	(1ull << 4)
-#define SPSR_EL(spsr)	((unsigned int)((spsr) >> 2 & 3))
 
 /* vCPUs on their way to a vector with a fault to decide on; mostly 0 */
 static atomic_uint nr_faulted;
 
-/* Whether SPSR_EL2 leads to EL1 or EL0. */
-static bool spsr_to_guest(uint64_t spsr)
+/* Whether an ERET with these leads to EL1 or EL0; otherwise it is illegal, or to EL2. */
+static bool returns_to_guest(uint64_t spsr, uint64_t hcr)
 {
+	/* User, FIQ, IRQ, Supervisor, Abort, Undefined, System */
+	const uint32_t aarch32_modes = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 7 | 1 << 11 |
+				       1u << 15;
+	unsigned int mode = spsr & 15;
+
 	if (spsr & SPSR_AARCH32)
-		return (spsr & 0xf) != 0xa;	/* Hyp mode */
-	return SPSR_EL(spsr) < 2;
+		return aarch32_modes >> mode & 1 && (mode == 0 || !(hcr & HCR_RW));
+	/* EL0t, EL1t, EL1h */
+	return (mode == 0 || mode == 4 || mode == 5) && hcr & HCR_RW;
 }
 
 static void record_exit(struct vcpu *vcpu, uint64_t vector)
@@ -55,15 +64,16 @@ static void fault_unanswered(struct vcpu *vcpu)
 /* ERET, ERETAA, ERETAB */
 void on_eret(unsigned int index, void *site)
 {
-	struct vcpu *vcpu;
 	uint64_t hcr = reg_read(REG_HCR_EL2);
+	struct vcpu *vcpu;
 	bool plain;
 
 	(void)index;
-	if (!hcr_in_guest(hcr) || reg_current_el() != 2 ||
-	    !spsr_to_guest(reg_read(REG_SPSR_EL2)))
+	if (!hcr_in_guest(hcr))
 		return;
 	vcpu = vcpu_current();
+	if (!vcpu_at_el2(vcpu) || !returns_to_guest(reg_read(REG_SPSR_EL2), hcr))
+		return;
 	if (!vcpu) {
 		report_anomaly(NULL, ANOMALY_UNKNOWN_PE, reg_read(REG_TPIDR_EL2));
 		return;

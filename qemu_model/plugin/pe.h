@@ -24,6 +24,7 @@
 #define HCR_PTW			(1ull << 2)
 #define HCR_TSC			(1ull << 19)
 #define HCR_TGE			(1ull << 27)
+#define HCR_RW			(1ull << 31)
 #define HCR_E2H			(1ull << 34)
 #define HCR_FWB			(1ull << 46)
 

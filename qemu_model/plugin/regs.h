@@ -41,7 +41,7 @@ bool regs_failed(void);
 uint64_t reg_read_x(unsigned int n);
 void reg_write_x(unsigned int n, uint64_t value);
 
-/* Current Exception level, 0..3. */
+/* Current Exception level, 0..3. Stale in AArch32: QEMU keeps it in PSTATE then. */
 unsigned int reg_current_el(void);
 
 #endif

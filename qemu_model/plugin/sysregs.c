@@ -28,11 +28,16 @@ void report_anomaly(struct vcpu *vcpu, enum anomaly reason, uint64_t b)
 	trace_record(interceptor.trace, TRACE_ANOMALY, vcpu ? vcpu->pe.index : 0, 0, reason, b);
 }
 
-/* The PE at an access to one of its registers; without it the access is UNDEFINED. */
-static struct vcpu *vcpu_or_report(void)
+/*
+ * The PE whose register this instruction accesses: NULL if it is not at EL2, or
+ * not known. Either way QEMU goes on by itself.
+ */
+static struct vcpu *vcpu_accessing(void)
 {
 	struct vcpu *vcpu = vcpu_current();
 
+	if (!vcpu_at_el2(vcpu))
+		return NULL;
 	if (!vcpu)
 		report_anomaly(NULL, ANOMALY_UNKNOWN_PE, reg_read(REG_TPIDR_EL2));
 	if (regs_failed())
@@ -59,15 +64,15 @@ void on_mrs(unsigned int index, void *site)
 	struct vcpu *vcpu;
 
 	(void)index;
-	if (reg_current_el() != 2)
-		return;
 	if (reg == SYS_ID_AA64MMFR1_EL1) {
+		vcpu = vcpu_current();
 		/* The same on every PE: delivered even where the PE is not known. */
-		deliver(vcpu_current(), site,
-			(reg_read(REG_ID_AA64MMFR1_EL1) & ~0xfull) | HAFDBS_HDBSS);
+		if (vcpu_at_el2(vcpu))
+			deliver(vcpu, site,
+				(reg_read(REG_ID_AA64MMFR1_EL1) & ~0xfull) | HAFDBS_HDBSS);
 		return;
 	}
-	vcpu = vcpu_or_report();
+	vcpu = vcpu_accessing();
 	if (vcpu)
 		deliver(vcpu, site, *pe_register(&vcpu->pe, reg));
 }
@@ -80,9 +85,7 @@ void on_msr_hdbss(unsigned int index, void *site)
 	uint64_t value, held, pc;
 
 	(void)index;
-	if (reg_current_el() != 2)
-		return;
-	vcpu = vcpu_or_report();
+	vcpu = vcpu_accessing();
 	if (!vcpu)
 		return;
 	value = reg_read_x(insn_rt(insn));
@@ -103,9 +106,7 @@ void on_msr_vtcr(unsigned int index, void *site)
 	struct vcpu *vcpu;
 
 	(void)index;
-	if (reg_current_el() != 2)
-		return;
-	vcpu = vcpu_or_report();
+	vcpu = vcpu_accessing();
 	if (!vcpu)
 		return;
 	vtcr_source_restore(vcpu);
@@ -149,7 +150,7 @@ void on_mrs_esr(unsigned int index, void *site)
 	uint64_t pc;
 
 	(void)index;
-	if (!vcpu || !vcpu->hdbssf || reg_current_el() != 2)
+	if (!vcpu || !vcpu->hdbssf || !vcpu_at_el2(vcpu))
 		return;
 	if (insn_sysreg(insn) == SYS_ESR_EL1 && !(reg_read(REG_HCR_EL2) & HCR_E2H))
 		return;
@@ -164,7 +165,7 @@ void on_msr_esr(unsigned int index, void *site)
 	struct vcpu *vcpu = vcpu_current();
 
 	(void)index;
-	if (!vcpu || !vcpu->hdbssf || reg_current_el() != 2)
+	if (!vcpu || !vcpu->hdbssf || !vcpu_at_el2(vcpu))
 		return;
 	if (insn_sysreg(site_insn(site)) == SYS_ESR_EL1 && !(reg_read(REG_HCR_EL2) & HCR_E2H))
 		return;
@@ -174,8 +175,7 @@ void on_msr_esr(unsigned int index, void *site)
 void on_msr_tpidr(unsigned int index, void *site)
 {
 	(void)index;
-	if (reg_current_el() == 2)
-		vcpu_tpidr_written(reg_read_x(insn_rt(site_insn(site))));
+	vcpu_tpidr_written(reg_read_x(insn_rt(site_insn(site))));
 }
 
 static void reset_now(struct vcpu *vcpu)
@@ -192,19 +192,18 @@ static void reset_now(struct vcpu *vcpu)
 void on_smc(unsigned int index, void *site)
 {
 	uint32_t function = (uint32_t)reg_read_x(0);
-	struct vcpu *vcpu;
+	struct vcpu *vcpu = vcpu_current();
 	unsigned int i;
 
 	(void)index;
 	(void)site;
-	if (reg_current_el() != 2 && reg_read(REG_HCR_EL2) & HCR_TSC)
+	if (!vcpu_at_el2(vcpu) && reg_read(REG_HCR_EL2) & HCR_TSC)
 		return;		/* trapped to EL2 */
 	switch (function & ~PSCI_64BIT) {
 	case PSCI_CPU_ON:
 		vcpu_switched_on(reg_read_x(1));
 		break;
 	case PSCI_CPU_OFF:
-		vcpu = vcpu_current();
 		if (vcpu)
 			reset_now(vcpu);
 		break;

@@ -69,6 +69,11 @@ struct vcpu *vcpu_current(void)
 	return vcpu_by_tpidr(reg_read(REG_TPIDR_EL2));
 }
 
+bool vcpu_at_el2(const struct vcpu *vcpu)
+{
+	return !(vcpu && vcpu->in_guest) && reg_current_el() == 2;
+}
+
 static void vcpu_set_tpidr(struct vcpu *vcpu, uint64_t value)
 {
 	vcpu->on = true;
@@ -89,7 +94,7 @@ void vcpu_tpidr_written(uint64_t value)
 	if (!atomic_load_explicit(&round_robin, memory_order_relaxed))
 		return;
 	vcpu = vcpu_current();
-	if (vcpu)
+	if (vcpu && vcpu_at_el2(vcpu))
 		vcpu_set_tpidr(vcpu, value);
 }
 

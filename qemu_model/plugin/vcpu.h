@@ -54,6 +54,12 @@ void vcpu_bind(unsigned int index);
  */
 struct vcpu *vcpu_current(void);
 
+/*
+ * Whether an instruction callback is at EL2; vcpu is who executes it, or NULL. A
+ * guest is not asked for its PSTATE: in AArch32 it is not up to date.
+ */
+bool vcpu_at_el2(const struct vcpu *vcpu);
+
 /* In a discontinuity callback, where the index is right: learn TPIDR_EL2. */
 void vcpu_learn(struct vcpu *vcpu);
 

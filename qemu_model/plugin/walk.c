@@ -78,14 +78,14 @@ static bool decode_regime(uint64_t vtcr, struct regime *r)
 	return resolved >= 1 && resolved <= (int)r->stride + 4;
 }
 
-/* Output address field of a table or leaf descriptor, as aligned as a page. */
-static uint64_t output_address(const struct regime *r, uint64_t descriptor)
+/* Output address of a descriptor; the bits below low are no part of it. */
+static uint64_t output_address(const struct regime *r, uint64_t descriptor, unsigned int low)
 {
 	if (r->ds)
-		return bits(descriptor, 49, r->granule) | (uint64_t)field(descriptor, 8, 2) << 50;
+		return bits(descriptor, 49, low) | (uint64_t)field(descriptor, 8, 2) << 50;
 	if (r->granule == GRANULE_64K)
-		return bits(descriptor, 47, 16) | (uint64_t)field(descriptor, 12, 4) << 48;
-	return bits(descriptor, 47, r->granule);
+		return bits(descriptor, 47, low) | (uint64_t)field(descriptor, 12, 4) << 48;
+	return bits(descriptor, 47, low);
 }
 
 static bool block_allowed(const struct regime *r, int level)
@@ -133,13 +133,14 @@ enum walk_result stage2_walk(const struct memory *mem, uint64_t vttbr, uint64_t 
 			return WALK_OUTSIDE_RAM;
 		if (!(leaf->descriptor & DESC_VALID))
 			return WALK_TRANSLATION;
-		table = output_address(&r, leaf->descriptor);
 		if (level == 3 || !(leaf->descriptor & DESC_TABLE)) {
 			if (level == 3 ? !(leaf->descriptor & DESC_TABLE) :
 					 !block_allowed(&r, level))
 				return WALK_TRANSLATION;
-			return table >> r.pa_bits ? WALK_ADDRESS_SIZE : WALK_LEAF;
+			return output_address(&r, leaf->descriptor, low) >> r.pa_bits ?
+				       WALK_ADDRESS_SIZE : WALK_LEAF;
 		}
+		table = output_address(&r, leaf->descriptor, r.granule);
 		if (table >> r.pa_bits)
 			return WALK_ADDRESS_SIZE;
 		top = low;

@@ -61,6 +61,14 @@ def test_cpu_off_is_a_reset(bench: Bench, tmp_path: Path, mode: Mode) -> None:
     assert resets == {0: 1, 1: 3}
 
 
+def test_pes_that_look_alike(bench: Bench, tmp_path: Path) -> None:
+    """Without a TPIDR_EL2 of its own a PE is known in parallel mode only, and the trace says so."""
+    agrees(bench.run("twins", tmp_path / "p", smp=2), 1)
+    run = bench.run("twins", tmp_path / "d", smp=2, mode=Mode.DETERMINISTIC)
+    assert run.failed[0] == "FAIL no unexpected exception at EL2"
+    assert anomalies(run)[Anomaly.UNKNOWN_PE] == 1
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_hostile(bench: Bench, tmp_path: Path, mode: Mode) -> None:
     flash = tmp_path / "flash"

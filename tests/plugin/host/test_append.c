@@ -19,12 +19,6 @@ static struct memory memory;
 static struct pe pe;
 static struct abort fault;
 
-uint64_t reg_read(enum reg reg)
-{
-	(void)reg;
-	return 0;
-}
-
 static uint64_t *word(uint64_t pa)
 {
 	return fake_at(&fake, pa);

@@ -5,12 +5,6 @@
 #include "unit.h"
 #include "walk.h"
 
-uint64_t reg_read(enum reg reg)
-{
-	(void)reg;
-	return 0;
-}
-
 static void registers(void)
 {
 	struct pe pe = { 0 };

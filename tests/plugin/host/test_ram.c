@@ -8,12 +8,6 @@
 
 #define SIZE	0x10000u
 
-uint64_t reg_read(enum reg reg)
-{
-	(void)reg;
-	return 0;
-}
-
 int main(int argc, char **argv)
 {
 	static const uint64_t outside[] = {

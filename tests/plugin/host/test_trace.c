@@ -9,12 +9,6 @@
 #include "trace.h"
 #include "unit.h"
 
-uint64_t reg_read(enum reg reg)
-{
-	(void)reg;
-	return 0;
-}
-
 #define THREADS	4
 #define EACH	20000u
 

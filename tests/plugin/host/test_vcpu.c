@@ -2,6 +2,7 @@
 /* Who executes an instruction, in both of QEMU's modes. */
 #include <pthread.h>
 
+#include "regs.h"
 #include "unit.h"
 #include "vcpu.h"
 
@@ -11,6 +12,22 @@ uint64_t reg_read(enum reg reg)
 {
 	EXPECT_EQUAL(reg, REG_TPIDR_EL2);
 	return tpidr;
+}
+
+/* The PSTATE of a guest in AArch32 looks like this; nobody may ask. */
+unsigned int reg_current_el(void)
+{
+	return 2;
+}
+
+static void at_el2(void)
+{
+	struct vcpu vcpu = { 0 };
+
+	EXPECT(vcpu_at_el2(&vcpu));
+	EXPECT(vcpu_at_el2(NULL));
+	vcpu.in_guest = true;
+	EXPECT(!vcpu_at_el2(&vcpu));
 }
 
 static int current_is(uint64_t value)
@@ -83,6 +100,7 @@ int main(void)
 	EXPECT(!vcpu_at(3));
 	multi_threaded();
 	round_robin();
+	at_el2();
 	free(vcpu_at(0));
 	return unit_result("vcpu");
 }

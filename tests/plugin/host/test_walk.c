@@ -8,12 +8,6 @@
 
 static struct fake fake;
 
-uint64_t reg_read(enum reg reg)
-{
-	(void)reg;
-	return 0;
-}
-
 static uint64_t *word(uint64_t pa)
 {
 	return fake_at(&fake, pa);
@@ -46,7 +40,14 @@ static void levels(void)
 	*word(0x40001010) = 0x30000003;
 	EXPECT_EQUAL(stage2_walk(&memory, 0x40000000, vtcr, 0x40403abc, &leaf), WALK_OUTSIDE_RAM);
 	EXPECT_EQUAL(leaf.pa, 0x30000018);
-	/* PS 32 bits: a table above it */
+	/* PS 32 bits: address bits below a block's size do not count, those above do */
+	*word(0x40000008) = 0x40001003;
+	*word(0x40001010) = 0x40100001;
+	EXPECT_EQUAL(stage2_walk(&memory, 0x40000000, vtcr, 0x40403abc, &leaf), WALK_LEAF);
+	*word(0x40001010) = 0x100100001;
+	EXPECT_EQUAL(stage2_walk(&memory, 0x40000000, vtcr & ~(7ull << 16), 0x40403abc, &leaf),
+		     WALK_ADDRESS_SIZE);
+	/* a table above it */
 	*word(0x40001010) = 0x100000003;
 	EXPECT_EQUAL(stage2_walk(&memory, 0x40000000, vtcr & ~(7ull << 16), 0x40403abc, &leaf),
 		     WALK_ADDRESS_SIZE);

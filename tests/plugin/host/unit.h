@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "memory.h"
-#include "regs.h"
 
 static int failures;
 
