@@ -66,7 +66,7 @@ class _Machines:
         directory = directory_for(self._bench, "bench")
         try:
             outcome = run_machine(
-                spec, self._bench.qemu, program.text, directory, Limits(), self._progress.status
+                spec, self._bench.qemu, program.text, directory, Limits(), self._progress
             )
             outcome.channel.require_complete()
             look(directory, outcome.channel)

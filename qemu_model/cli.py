@@ -169,15 +169,15 @@ def _check(args: argparse.Namespace) -> int:
     verdict = judge(run)
     about = run.about
     result = Result(
-        scenario=str(about.get("scenario", "?")),
-        mode=run.mode,
-        seed=int(str(about.get("seed", 0))),
-        seconds=run.seconds,
-        command=str(about.get("command", "")),
+        scenario=about.scenario,
+        mode=about.mode,
+        seed=about.seed,
+        seconds=about.seconds,
+        command=about.command,
         figures=verdict.figures,
         divergences=verdict.divergences,
         unchecked=verdict.skipped,
-        kernel=str(about.get("kernel", "")),
+        kernel=about.kernel,
         directory=str(args.run_dir),
     )
     return _report([result], None)

@@ -26,13 +26,26 @@ _SHOWN_RECORDS = 6
 
 
 @dataclass(frozen=True)
+class About:
+    """What run.json says: enough to name the run and to repeat it."""
+
+    scenario: str
+    mode: str
+    seed: int
+    kernel: str
+    command: str
+    seconds: float
+    feature: bool
+    """Whether the PEs had FEAT_HDBSS, so that there is a trace."""
+    shared_console: bool
+    """Whether the agent's channel was the console."""
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything that was seen in one run of one scenario."""
 
-    about: dict[str, object]
-    """What run.json says of the scenario: its name, seed, interface, command.."""
-    mode: str
-    seconds: float
+    about: About
     program: Program
     observations: Channel
     trace: Trace | None
@@ -65,29 +78,32 @@ def load(directory: Path) -> Run:
     """Read a run directory; UsageError says which file is missing or wrong."""
     if not directory.is_dir():
         raise UsageError(f"{directory}: no such run directory; `hdbss run --keep DIR` makes them")
-    about, mode, seconds = _record(directory / "run.json")
+    about = _about(directory / "run.json")
     trace_path = directory / "trace.bin"
-    traced = about.get("feature", True)
-    if traced and not trace_path.exists():
+    if about.feature and not trace_path.exists():
         raise UsageError(f"{trace_path}: missing; the run directory is incomplete")
     return Run(
         about=about,
-        mode=mode,
-        seconds=seconds,
         program=parse(_text(directory / "program.txt")),
-        observations=parse_channel(_bytes(directory / "agent.log")),
-        trace=read_trace(trace_path) if traced else None,
+        observations=parse_channel(_bytes(directory / "agent.log"), about.shared_console),
+        trace=read_trace(trace_path) if about.feature else None,
         console=_text(directory / "console.log"),
     )
 
 
-def _record(path: Path) -> tuple[dict[str, object], str, float]:
+def _about(path: Path) -> About:
     try:
         record = json.loads(_text(path))
-        about, mode, seconds = record["about"], record["machine"]["mode"], record["end"]["seconds"]
-        if not isinstance(about, dict):
-            raise TypeError("about is not an object")
-        return about, str(mode), float(seconds)
+        return About(
+            scenario=str(record["scenario"]),
+            mode=str(record["machine"]["mode"]),
+            seed=int(record["machine"]["seed"]),
+            kernel=str(record["kernel"]["description"]),
+            command=str(record["command"]),
+            seconds=float(record["end"]["seconds"]),
+            feature=record["feature"] is not False,
+            shared_console=record["shared_console"] is True,
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: {error!r}; not a finished run of this bench") from error
 

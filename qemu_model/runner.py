@@ -92,13 +92,11 @@ def run_program(
         program.text,
         directory,
         limits=Limits(),
-        progress=progress.status,
-        about={
+        progress=progress,
+        facts={
             "scenario": name,
-            "seed": bench.seed,
             "uapi": str(bench.uapi),
             "feature": needs.feature,
-            "kernel": bench.kernel.description,
             "command": bench.repeat(name),
         },
     )

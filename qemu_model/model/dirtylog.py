@@ -97,7 +97,7 @@ class SlotLog:
         """``pages`` differ from the last snapshot or comparison.
 
         ``ran`` is the first line since then on which a vCPU was in the guest; no store
-        can be older.  Reads between it and this line may have reported the change.
+        can be older.  Reads from it to this line may have reported the change.
         """
         since = max(self._compared, ran or 0)
         logged = self.logging and self._logged_since <= since
@@ -106,7 +106,7 @@ class SlotLog:
         self.figures.changed += len(pages)
         if not logged:
             return
-        between = [(at, reported) for at, reported in self._reads if at > since]
+        between = [(at, reported) for at, reported in self._reads if at >= since]
         for page in pages:
             if any(page in reported for _, reported in between):
                 continue

@@ -14,9 +14,11 @@ def _put(s: Script) -> None:
     for _ in range(3):
         s.payload("start", "stride", 0, 512, loops=0)
         s.payload("start", "stride", 1, 512, first=512, loops=0)
-        s("sleep", ms=60)
-        s("get", 0)
-        s("sleep", ms=60)
+        for _ in range(2):
+            # Each vCPU has got through all its pages, so the other one had to wait.
+            s("await", 0, page=511)
+            s("await", 0, page=1023)
+            s.harvest()
         s("stop", 0)
         s("stop", 1)
         s.harvest()
@@ -32,8 +34,8 @@ def _request(s: Script) -> None:
     s("pin", vcpu=0, cpu=1)
     s.payload("start", "stride", 0, 100, loops=0)
     for _ in range(8):
-        s("sleep", ms=10)
-        s("get", 0)
+        s("await", 0, page=99)
+        s.harvest()
     s("stop", 0)
     s.harvest()
     # A read may miss what is being flushed; the next read may not.

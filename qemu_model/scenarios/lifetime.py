@@ -16,10 +16,9 @@ def _off_pending(s: Script) -> None:
     for _ in range(4):
         # The guest has dirtied its pages and spins on the same ones: no reason to exit.
         s.payload("start", "stride", 0, 2048, loops=0)
-        s("sleep", ms=25)
+        s("await", 0, page=2047)
         s.hdbss_off()
         s("get", 0)
-        s("sleep", ms=5)
         s("stop", 0)
         s.harvest()
         s.hdbss_on(5)
@@ -56,7 +55,7 @@ def _teardown(s: Script) -> None:
         # A vCPU is in the guest with entries pending when everything is closed.
         s.payload("start", "stride", 0, 600, loops=0)
         s.payload("start", "stride", 1, 600, loops=0)
-        s("sleep", ms=5)
+        s("await", 0, page=599)
         s("destroy")
     s.vm(64)
     s.stride(64)

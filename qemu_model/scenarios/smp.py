@@ -29,8 +29,9 @@ def _move(s: Script) -> None:
     s("pin", vcpu=0, cpu=0)
     s.payload("start", "stride", 0, 1024, loops=0)
     for move in range(12):
+        s("await", 0, page=s.rng.randrange(1024))
         s("pin", vcpu=0, cpu=(move + 1) % 4)
-        s("sleep", ms=s.rng.randrange(3, 12))
+        s("compare", 0)
         if move % 3 == 2:
             s("get", 0)
     s("stop", 0)
@@ -51,6 +52,7 @@ def _late(s: Script) -> None:
     s.stride(1024, vcpu=1)
     s.harvest()
     s.payload("start", "stride", 0, 512, loops=0)
+    s("await", 0, page=511)
     s("vcpu", 2)
     s.payload("run", "stride", 2, 700, first=300, offset=16)
     s("stop", 0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from qemu_model.arch.registers import SysReg
 from qemu_model.machine.channel import parse as parse_channel
 from qemu_model.program import parse
-from qemu_model.run import Run
+from qemu_model.run import About, Run
 from qemu_model.trace import HEADER, MAGIC, RECORD, VERSION, Header, Kind, Trace
 
 RAM = Header(0x4000_0000, 0x2000_0000, 2, "plugin")
@@ -90,4 +90,5 @@ def make_run(
         crc = zlib.crc32(f"{seq} {line} {rest}".encode())
         channel += f"@HDBSS {seq} {crc:08x} {line} {rest}\n".encode()
     made = trace if isinstance(trace, Trace) or trace is None else make_trace(trace)
-    return Run({}, "parallel", 1.0, parsed, parse_channel(channel), made, console)
+    about = About("by-hand", "parallel", 1, "none", "", 1.0, made is not None, False)
+    return Run(about, parsed, parse_channel(channel), made, console)

@@ -68,6 +68,14 @@ def test_a_read_while_the_guest_runs_may_pay_for_the_change() -> None:
     assert slot.lost() == []
 
 
+def test_a_read_that_is_the_first_to_overlap_the_stores_may_pay_too() -> None:
+    slot = log()
+    slot.read(5, pages(1), quiet=False)
+    slot.compared(7, pages(1, 2), ran=5)
+    slot.read(8, pages(), quiet=True)
+    assert [debt.page for debt in slot.lost()] == [2]
+
+
 def test_an_entry_that_no_later_read_reports_is_lost() -> None:
     slot = log()
     slot.appended(3, [4, 5], seq=99)
