@@ -146,11 +146,11 @@ void on_after_msr_vtcr(unsigned int index, void *site)
 void on_mrs_esr(unsigned int index, void *site)
 {
 	uint32_t insn = site_insn(site);
-	struct vcpu *vcpu = vcpu_current();
+	struct vcpu *vcpu = vcpu_current_with_hdbssf();
 	uint64_t pc;
 
 	(void)index;
-	if (!vcpu || !vcpu->hdbssf || !vcpu_at_el2(vcpu))
+	if (!vcpu || !vcpu_at_el2(vcpu))
 		return;
 	if (insn_sysreg(insn) == SYS_ESR_EL1 && !(reg_read(REG_HCR_EL2) & HCR_E2H))
 		return;
@@ -162,10 +162,10 @@ void on_mrs_esr(unsigned int index, void *site)
 /* MSR to the same: what software writes replaces what the abort left there */
 void on_msr_esr(unsigned int index, void *site)
 {
-	struct vcpu *vcpu = vcpu_current();
+	struct vcpu *vcpu = vcpu_current_with_hdbssf();
 
 	(void)index;
-	if (!vcpu || !vcpu->hdbssf || !vcpu_at_el2(vcpu))
+	if (!vcpu || !vcpu_at_el2(vcpu))
 		return;
 	if (insn_sysreg(site_insn(site)) == SYS_ESR_EL1 && !(reg_read(REG_HCR_EL2) & HCR_E2H))
 		return;

@@ -9,6 +9,7 @@ static struct vcpu *vcpus;
 static unsigned int nr_vcpus;
 static atomic_bool round_robin;	/* one host thread runs several vCPUs */
 static __thread struct vcpu *own;	/* not in round-robin mode */
+static bool doubtful;		/* round-robin mode: somebody could not be told apart */
 
 bool vcpus_init(unsigned int count)
 {
@@ -57,9 +58,12 @@ static struct vcpu *vcpu_by_tpidr(uint64_t tpidr)
 			nr_fresh++;
 		}
 	}
-	if (nr_known)
-		return nr_known == 1 ? known : NULL;
-	return nr_fresh == 1 ? fresh : NULL;
+	if (nr_known == 1)
+		return known;
+	if (!nr_known && nr_fresh == 1)
+		return fresh;
+	doubtful = true;
+	return NULL;
 }
 
 struct vcpu *vcpu_current(void)
@@ -67,6 +71,21 @@ struct vcpu *vcpu_current(void)
 	if (!atomic_load_explicit(&round_robin, memory_order_relaxed))
 		return own;
 	return vcpu_by_tpidr(reg_read(REG_TPIDR_EL2));
+}
+
+struct vcpu *vcpu_current_with_hdbssf(void)
+{
+	unsigned int i;
+
+	if (!atomic_load_explicit(&round_robin, memory_order_relaxed))
+		return own->hdbssf ? own : NULL;
+	for (i = 0; i < nr_vcpus; i++)
+		if (vcpus[i].hdbssf) {
+			struct vcpu *vcpu = vcpu_current();
+
+			return vcpu && vcpu->hdbssf ? vcpu : NULL;
+		}
+	return NULL;
 }
 
 bool vcpu_at_el2(const struct vcpu *vcpu)
@@ -83,7 +102,9 @@ static void vcpu_set_tpidr(struct vcpu *vcpu, uint64_t value)
 
 void vcpu_learn(struct vcpu *vcpu)
 {
-	if (atomic_load_explicit(&round_robin, memory_order_relaxed))
+	/* What is known stays right, because every write to TPIDR_EL2 is seen. */
+	if (atomic_load_explicit(&round_robin, memory_order_relaxed) &&
+	    (!vcpu->tpidr_known || doubtful))
 		vcpu_set_tpidr(vcpu, reg_read(REG_TPIDR_EL2));
 }
 

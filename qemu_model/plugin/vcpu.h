@@ -54,6 +54,9 @@ void vcpu_bind(unsigned int index);
  */
 struct vcpu *vcpu_current(void);
 
+/* The same, but NULL unless it has HDBSSF to deliver: mostly without asking QEMU. */
+struct vcpu *vcpu_current_with_hdbssf(void);
+
 /*
  * Whether an instruction callback is at EL2; vcpu is who executes it, or NULL. A
  * guest is not asked for its PSTATE: in AArch32 it is not up to date.

@@ -7,10 +7,12 @@
 #include "vcpu.h"
 
 static uint64_t tpidr;
+static unsigned int reads;
 
 uint64_t reg_read(enum reg reg)
 {
 	EXPECT_EQUAL(reg, REG_TPIDR_EL2);
+	reads++;
 	return tpidr;
 }
 
@@ -71,7 +73,25 @@ static void round_robin(void)
 	tpidr = 0;
 	vcpu_tpidr_written(0x1000);
 	EXPECT_EQUAL(current_is(0x1000), 0);
+	/* what is known needs no register read at every exception */
+	reads = 0;
+	tpidr = 0x9999;
+	vcpu_learn(vcpu_at(0));
+	EXPECT_EQUAL(reads, 0);
+	EXPECT(!vcpu_current_with_hdbssf());
+	EXPECT_EQUAL(reads, 0);
+	vcpu_at(0)->hdbssf = true;
+	tpidr = 0x1000;
+	EXPECT(vcpu_current_with_hdbssf() == vcpu_at(0));
+	tpidr = 0;
+	EXPECT(!vcpu_current_with_hdbssf());
+	vcpu_at(0)->hdbssf = false;
 	EXPECT_EQUAL(current_is(0), -1);
+	/* from now on every exception tells */
+	reads = 0;
+	tpidr = 0x1000;
+	vcpu_learn(vcpu_at(0));
+	EXPECT_EQUAL(reads, 1);
 	/* the second one comes up */
 	vcpu_switched_on(1);
 	EXPECT_EQUAL(current_is(0), 1);
