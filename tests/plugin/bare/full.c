@@ -85,7 +85,8 @@ static void syndrome(void)
 	stage2_use(&s2, VTCR_TRACK, HCR_IMO);
 
 	check("refused once more", refused(run_on(&guest)));
-	check_equal("a later exit has no HDBSSF", run(&guest, guest_nop, 0, 0, 0, 0) & ESR_HDBSSF, 0);
+	esr = run(&guest, guest_nop, 0, 0, 0, 0);
+	check_equal("a later exit has no HDBSSF", esr & ESR_HDBSSF, 0);
 }
 
 static void sizes(void)
