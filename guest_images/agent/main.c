@@ -39,8 +39,22 @@ static inline void mark(unsigned int line, enum phase phase)
 	__asm__ volatile("hint #127" : : "r"(x0) : "memory");
 }
 
+/* Kernels differ in which of these files they have: a missing one is no error. */
+static void set_file(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (write(fd, value, strlen(value)) < 0)
+		perror(path);
+	close(fd);
+}
+
 static void set_up_system(void)
 {
+	char path[80];
+	long cpu;
 	int fd;
 
 	mkdir("/proc", 0555);
@@ -56,11 +70,16 @@ static void set_up_system(void)
 	if (fd > 2)
 		close(fd);
 	/* Huge pages where a slot asks for them, whatever the config's default. */
-	fd = open("/sys/kernel/mm/transparent_hugepage/enabled", O_WRONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		if (write(fd, "madvise", 7) < 0)
-			perror("transparent_hugepage");
-		close(fd);
+	set_file("/sys/kernel/mm/transparent_hugepage/enabled", "madvise");
+	/*
+	 * A vCPU with `pin fifo` is to be preempted by nobody: neither by the
+	 * bandwidth limit of older kernels nor by the fair server of newer ones.
+	 */
+	set_file("/proc/sys/kernel/sched_rt_runtime_us", "-1");
+	mount("debugfs", "/sys/kernel/debug", "debugfs", 0, NULL);
+	for (cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++) {
+		snprintf(path, sizeof(path), "/sys/kernel/debug/sched/fair_server/cpu%ld/runtime", cpu);
+		set_file(path, "0");
 	}
 }
 
