@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernels with one thing taken out: each must be found, by the right checker.
+
+Nightly: the tree is built once (minutes), and each mutant again in part (a minute).
+"""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from qemu_model import session
+from qemu_model.machine import images
+from qemu_model.machine.command import KernelImage
+from qemu_model.machine.progress import SilentProgress
+from qemu_model.report.result import Result
+from qemu_model.report.text import block
+from qemu_model.runner import Bench, run_scenario
+from qemu_model.scenarios.catalogue import select
+from tests.system.conftest import hdbss
+
+pytestmark = pytest.mark.nightly
+
+MUTANTS = Path(__file__).parent / "mutants"
+BUILD_LIMIT = 45 * 60
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A kernel tree that can be changed and built again."""
+
+    directory: Path
+
+    def build(self) -> Path:
+        """Build what is there; returns the Image."""
+        kernel = images.ROOT / "guest_images" / "kernel"
+        subprocess.run(
+            [kernel / "build.sh", images.tarball(), kernel / "patches" / "6.12", self.directory],
+            check=True,
+            timeout=BUILD_LIMIT,
+            stdout=subprocess.DEVNULL,
+        )
+        return self.directory / "Image"
+
+    def patch(self, patch: Path, *options: str) -> None:
+        """Apply a patch; one that does not fit exactly is an error."""
+        argv = ["patch", "-p1", "-F0", "-s", "-d", str(self.directory / "src"), "-i", str(patch)]
+        argv += options
+        subprocess.run(argv, check=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def tree() -> Tree:
+    directory = session.cache().root / "mutants"
+    directory.mkdir(parents=True, exist_ok=True)
+    applied = directory / "applied"
+    tree = Tree(directory)
+    if applied.exists():  # an earlier night was interrupted
+        tree.patch(applied.readlink(), "-R")
+        applied.unlink()
+    tree.build()
+    return tree
+
+
+@pytest.fixture
+def mutant(tree: Tree, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The Image of the tree with one patch on top."""
+    patch = MUTANTS / f"{request.param}.patch"
+    applied = tree.directory / "applied"
+    tree.patch(patch)
+    applied.symlink_to(patch)
+    try:
+        yield tree.build()
+    finally:
+        tree.patch(patch, "-R")
+        applied.unlink()
+
+
+FOUND = {
+    "no-flush-at-put": ("bitmap.stride", "lost"),
+    "no-flush-on-request": ("flush.request", "reached"),
+    "no-drain-before-off": ("off.pending", "lost"),
+    "no-hdbssf-branch": ("buffer.full", "liveness"),
+    "no-index-reset": ("buffer.full", "liveness"),
+    "dbm-on-readonly": ("readonly.slot", "uapi"),
+    "no-late-buffer": ("vcpu.late", "programming"),
+    "no-huge-split": ("huge.thp", "reached"),
+    "block-as-page": ("huge.thp", "lost"),
+    "last-entry": ("bitmap.stride", "lost"),
+}
+"""Mutant: a scenario that fails, and the checker that names the cause."""
+
+
+def _run(prepared: Bench, image: Path, scenario: str, directory: Path) -> Result:
+    kernel = KernelImage(image, None, prepared.kernel.cap, "mutant")
+    bench = replace(prepared, kernel=kernel, keep=directory)
+    return run_scenario(bench, select([scenario])[0], SilentProgress())
+
+
+@pytest.mark.parametrize("mutant", sorted(FOUND), indirect=True)
+def test_a_kernel_without_it_is_found(
+    prepared: Bench, mutant: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    scenario, checker = FOUND[request.node.callspec.params["mutant"]]
+    result = _run(prepared, mutant, scenario, tmp_path)
+    assert result.verdict == "DIVERGE", block(result)
+    assert checker in {divergence.checker for divergence in result.divergences}, block(result)
+
+
+def test_every_mutant_is_expected() -> None:
+    assert {patch.stem for patch in MUTANTS.glob("*.patch")} == {*FOUND, "other-number"}
+
+
+@pytest.mark.parametrize("mutant", ["other-number"], indirect=True)
+def test_a_kernel_with_another_capability_number_runs(mutant: Path, tmp_path: Path) -> None:
+    number = re.search(r"^\+#define \w+ (\d+)", (MUTANTS / "other-number.patch").read_text(), re.M)
+    assert number is not None
+    vmlinux = mutant.with_name("vmlinux")
+    words = ["run", "bitmap.stride", "buffer.full", "--kernel", mutant, "--vmlinux", vmlinux]
+    told = hdbss(*words, "--uapi", f"cap:{number[1]}", "--keep", tmp_path)
+    assert told.returncode == 0, told.stdout + told.stderr
+    found = hdbss(*words)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert f"--uapi cap:{number[1]}" in found.stderr
