@@ -49,7 +49,7 @@ def run_step(
         out.write(f"+ {' '.join(argv)}\n".encode())
         out.flush()
         begin = out.tell()
-        with child(argv, stdout=out, env=env, pass_fds=(building.lock,)) as process:
+        with child(argv, stdout=out, env=env, pass_fds=(building.lock,), guard=True) as process:
             last = ""
             with log.open("rb") as reader:
                 reader.seek(begin)

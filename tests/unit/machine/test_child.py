@@ -98,6 +98,45 @@ def test_parent_that_died_before_the_start_is_noticed(tmp_path: Path) -> None:
     script = Path(sys.modules["qemu_model.machine.child"].__file__ or "")
     wrong_parent = os.getpid() + 1
     touched = tmp_path / "touched"
-    argv = [sys.executable, "-I", "-S", str(script), str(wrong_parent), "touch", str(touched)]
-    assert subprocess.run(argv, check=False).returncode == 0
+    for how in ("become", "guard"):
+        argv = [str(script), how, str(wrong_parent), "sh", "-c", f"sleep 5; echo > {touched}"]
+        run = [sys.executable, "-I", "-S", *argv]
+        done = subprocess.run(run, check=False, process_group=0, timeout=10)
+        assert done.returncode == -signal.SIGKILL
     assert not touched.exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_guarded_grandchildren_die_with_a_killed_parent(tmp_path: Path, how: int) -> None:
+    pid_file, ended = tmp_path / "pid", tmp_path / "ended"
+    # A build in small: a shell that starts a shell, which tidies up when it is asked to end.
+    (tmp_path / "inner").write_text(
+        f"trap 'echo > {ended}; exit' TERM; echo $$ > {pid_file}; while :; do sleep 0.1; done"
+    )
+    code = (
+        "import subprocess\n"
+        "from qemu_model.machine.child import child\n"
+        f"argv = ['sh', '-c', 'sh {tmp_path}/inner; true']\n"
+        "with child(argv, stdout=subprocess.DEVNULL, guard=True) as process: process.wait()\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    grandchild = read_pid(pid_file)
+    parent.send_signal(how)
+    parent.wait()
+    assert gone(grandchild)
+    assert ended.exists()
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 3", 3), ("kill -9 $$", 137), ("", 0)])
+def test_guard_passes_the_status_on(script: str, status: int) -> None:
+    argv = ["sh", "-c", script]
+    with child(argv, stdout=subprocess.DEVNULL, guard=True) as process:
+        assert process.wait(10) == status
+
+
+def test_guarded_child_ends_with_the_block(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    argv = ["sh", "-c", f"sleep 60 & echo $! > {pid_file}; wait"]
+    with child(argv, stdout=subprocess.DEVNULL, guard=True):
+        grandchild = read_pid(pid_file)
+    assert gone(grandchild)

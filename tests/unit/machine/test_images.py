@@ -150,7 +150,7 @@ def test_debug_fragment_does_not_rebuild_the_default_kernel(root: Path, tmp_path
 def test_interrupted_kernel_build_is_resumed(root: Path, tmp_path: Path) -> None:
     cache, progress = Cache(tmp_path / "cache"), Lines()
     recipe(root, 'echo 1 > "$3/kvm-cap"; test -f "$3/build.log" || { echo > "$3/build.log"; '
-                 "kill -INT $PPID; sleep 20; }")  # fmt: skip
+                 f"kill -INT {os.getpid()}; sleep 20; }}")  # fmt: skip
     with pytest.raises(KeyboardInterrupt):
         images.kernel(cache, progress)
     found = images.kernel(cache, progress)
