@@ -131,7 +131,7 @@ class Cache:
             with _locked(directory / f"{key}.lock", kind, progress, lock_limit) as lock:
                 if entry.is_dir():  # somebody else built it while we waited
                     return entry
-                _remove_stale(directory, key)
+                _remove_stale(directory, key, progress)
                 partial.mkdir(mode=0o755, exist_ok=True)
                 builder(Building(partial, lock, progress))
                 partial.rename(entry)
@@ -171,7 +171,7 @@ def _take(descriptor: int, path: Path, what: str, progress: Progress, limit: flo
         time.sleep(_POLL)
 
 
-def _remove_stale(directory: Path, key: str) -> None:
+def _remove_stale(directory: Path, key: str, progress: Progress) -> None:
     """Remove what interrupted builds of other keys left, unless they are still running."""
     for partial in directory.glob("*.partial"):
         other = partial.name.removesuffix(".partial")
@@ -181,6 +181,7 @@ def _remove_stale(directory: Path, key: str) -> None:
             descriptor = os.open(directory / f"{other}.lock", os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                progress.status(f"removing what an interrupted build left in {partial}")
                 shutil.rmtree(partial)
             finally:
                 os.close(descriptor)
