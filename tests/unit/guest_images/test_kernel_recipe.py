@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""build.sh, on a source tree of a few lines whose "kernel" takes no time to build."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tarfile
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+KERNEL = Path(__file__).parents[3] / "guest_images" / "kernel"
+BUILD = KERNEL / "build.sh"
+
+#: `allnoconfig` loses what $(LOST) matches, as Kconfig does with an unmet dependency.
+MAKEFILE = """\
+allnoconfig:
+	grep -v '$(LOST)' $(KCONFIG_ALLCONFIG) >$(O)/.config
+Image vmlinux:
+	@echo "  CC      $@.o"
+	@cat hello.txt >$(O)/vmlinux
+	test $(ARCH) = arm64 && mkdir -p $(O)/arch/arm64/boot
+	cp $(O)/vmlinux $(O)/arch/arm64/boot/Image
+"""
+UAPI = "#define KVM_CAP_X86_GUEST_MODE 238\n"
+PATCH = """\
+--- a/include/uapi/linux/kvm.h
++++ b/include/uapi/linux/kvm.h
+@@ -1 +1,2 @@
+ #define KVM_CAP_X86_GUEST_MODE 238
++#define KVM_CAP_ARM_HW_DIRTY_STATE_TRACK 239
+"""
+
+
+class Recipe:
+    """A tarball, a patch directory and tools, and a way to run build.sh on them."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.base = tmp_path
+        self.out = tmp_path / "out"
+        self.patches = tmp_path / "patches"
+        self.patches.mkdir()
+        self.bin = tmp_path / "bin"
+        self.bin.mkdir()
+        for tool in ("fake-gcc", "flex", "bison", "bc"):
+            (self.bin / tool).write_text("#!/bin/sh\n")
+            (self.bin / tool).chmod(0o755)
+        self.tree = tmp_path / "linux-source-0.0"
+        (self.tree / "include/uapi/linux").mkdir(parents=True)
+        (self.tree / "include/uapi/linux/kvm.h").write_text(UAPI)
+        (self.tree / "Kconfig").write_text("")
+        (self.tree / "hello.txt").write_text("hello\n")
+        self.makefile()
+
+    def makefile(self, lost: str = "NOTHING_IS_CALLED_SO", broken: str = "true") -> None:
+        text = MAKEFILE.replace("cat hello", f"{broken}; cat hello")
+        (self.tree / "Makefile").write_text(text.replace("$(LOST)", lost))
+        self.tarball = self.base / "linux-source-0.0.tar.xz"
+        with tarfile.open(self.tarball, "w:xz") as tar:
+            tar.add(self.tree, "linux-source-0.0")
+
+    def patch(self, text: str = PATCH) -> None:
+        (self.patches / "0001-cap.patch").write_text(text)
+
+    def run(self, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        path = f"{self.bin}:{os.environ['PATH']}"
+        return subprocess.run(
+            [str(BUILD), str(self.tarball), str(self.patches), str(self.out), *more],
+            env={"PATH": path, "CROSS_COMPILE": "fake-", **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def fails(self, *more: str, **environment: str) -> str:
+        done = self.run(*more, **environment)
+        assert done.returncode == 1, done.stdout
+        assert done.stderr.count("\n") == 1, done.stderr
+        return done.stderr
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return Recipe(tmp_path)
+
+
+def test_results(recipe: Recipe) -> None:
+    recipe.patch()
+    done = recipe.run()
+    assert done.returncode == 0, done.stderr
+    assert (recipe.out / "Image").read_text() == "hello\n"
+    assert (recipe.out / "vmlinux").read_text() == "hello\n"
+    assert (recipe.out / "kvm-cap").read_text() == "239\n"
+    assert "CC      Image.o" in (recipe.out / "build.log").read_text()
+    assert "kernel: applying 0001-cap.patch" in done.stdout
+
+
+def test_no_patches_no_capability(recipe: Recipe) -> None:
+    assert recipe.run().returncode == 0
+    assert (recipe.out / "kvm-cap").read_text() == "0\n"
+
+
+def test_second_run_unpacks_nothing_and_a_new_patch_does(recipe: Recipe) -> None:
+    assert "unpacking" in recipe.run().stdout
+    assert "unpacking" not in recipe.run().stdout
+    recipe.patch()
+    assert "unpacking" in recipe.run().stdout
+    assert (recipe.out / "kvm-cap").read_text() == "239\n"
+
+
+def test_interrupted_unpacking_is_started_again(recipe: Recipe) -> None:
+    partial = recipe.out / "src.partial"
+    partial.mkdir(parents=True)
+    (partial / "Makefile").write_text("half a file")
+    (recipe.out / "src").mkdir()
+    (recipe.out / "src" / "Makefile").write_text("no stamp: not known to be complete")
+    assert recipe.run().returncode == 0
+    assert not partial.exists()
+
+
+def test_fragment_is_added_and_lost_options_are_named(recipe: Recipe) -> None:
+    fragment = recipe.base / "more.config"
+    fragment.write_text("# why\nCONFIG_MORE=y\n")
+    assert recipe.run(str(fragment)).returncode == 0
+    assert "CONFIG_MORE=y" in (recipe.out / "obj/.config").read_text()
+
+    recipe.makefile(lost="CONFIG_MORE\\|CONFIG_SMP=")
+    error = recipe.fails(str(fragment))
+    assert "did not survive" in error
+    assert "CONFIG_SMP=y CONFIG_MORE=y" in error
+
+
+def test_patch_that_does_not_apply_is_named(recipe: Recipe) -> None:
+    recipe.patch(PATCH.replace("238", "237"))
+    assert "kernel: 0001-cap.patch failed: " in recipe.fails()
+    assert not (recipe.out / "src").exists()
+
+
+def test_failed_build_says_the_first_error(recipe: Recipe) -> None:
+    recipe.makefile(broken="echo 'a.c:1: error: no' >&2; exit 1")
+    error = recipe.fails()
+    assert "the build failed: a.c:1: error: no" in error
+    assert not (recipe.out / "Image").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"ARCH": "riscv"}, "ARCH=riscv is not supported"),
+        ({"CROSS_COMPILE": "no-such-"}, "no-such-gcc is missing (Debian: apt-get install"),
+    ],
+)
+def test_bad_environment(recipe: Recipe, environment: dict[str, str], words: str) -> None:
+    assert words in recipe.fails(**environment)
+
+
+def test_bad_arguments(recipe: Recipe) -> None:
+    assert "no config fragment nowhere" in recipe.fails("nowhere")
+    recipe.tarball.unlink()
+    assert "no source tarball" in recipe.fails()
+    recipe.tarball.write_text("not xz")
+    assert "unpacking failed" in recipe.fails()
+
+
+def test_two_builds_in_one_directory(recipe: Recipe) -> None:
+    recipe.out.mkdir()
+    holder = subprocess.Popen(["flock", str(recipe.out / ".lock"), "sleep", "30"])
+    try:
+        for _ in range(100):
+            locked = subprocess.run(["flock", "-n", str(recipe.out / ".lock"), "true"])
+            if locked.returncode:
+                break
+        assert "another build is running" in recipe.fails()
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+@pytest.mark.parametrize("name", ["config", "debug.config"])
+def test_each_option_has_its_reason(name: str) -> None:
+    lines = (KERNEL / name).read_text().splitlines()
+    for before, line in pairwise(lines):
+        if line.startswith("CONFIG_"):
+            assert before.startswith(("# ", "CONFIG_")), f"{line} stands without a reason"
+
+
+def test_series_is_numbered_and_signed() -> None:
+    series = sorted((KERNEL / "patches" / "6.12").glob("*.patch"))
+    assert series
+    for number, patch in enumerate(series, 1):
+        text = patch.read_text()
+        assert patch.name.startswith(f"{number:04}-")
+        assert f"[PATCH {number}/{len(series)}]" in text
+        assert re.search(r"^Signed-off-by: HDBSS bench <hdbss@localhost>$", text, re.MULTILINE)
