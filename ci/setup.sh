@@ -4,16 +4,17 @@
 # Packages need root or sudo, and only if one is missing; the rest lives in .venv and in
 # the cache ($XDG_CACHE_HOME/hdbss).
 
+# shellcheck disable=SC2034 # used by those who source this
 PACKAGES=(
 	# the kernel
-	linux-source-6.12 gcc-aarch64-linux-gnu flex bison bc cpio rsync xz-utils
-	libssl-dev libelf-dev
+	linux-source-6.12 gcc-aarch64-linux-gnu gcc make flex bison bc perl patch xz-utils
 	# agent and plugin
-	libc6-dev-arm64-cross gcc make libglib2.0-dev pkg-config
-	# a fetched QEMU, and the tools around it
-	debian-archive-keyring python3 python3-venv git ca-certificates
+	libc6-dev-arm64-cross libc6-dev libglib2.0-dev pkg-config
+	# a fetched QEMU, and what is run here
+	debian-archive-keyring python3 python3-venv ca-certificates
 )
-TEST_PACKAGES=(shellcheck clang libclang-rt-dev)
+# shellcheck disable=SC2034
+TEST_PACKAGES=(shellcheck clang)
 
 say() {
 	printf '%s\n' "$*" >&2
@@ -77,7 +78,7 @@ setup_venv() {
 	say "installing Python packages into .venv"
 	rm -rf .venv
 	"$python" -m venv .venv || die "python3 -m venv failed; install python3-venv"
-	.venv/bin/pip install --quiet --disable-pip-version-check --editable ".[test]" ||
+	.venv/bin/pip install --quiet --quiet --disable-pip-version-check --editable ".[test]" ||
 		die "pip could not install the project; is a package index reachable?"
 	printf '%s\n' "$stamp" >.venv/hdbss-stamp
 }

@@ -62,20 +62,14 @@ def make_trace(events: Sequence[Event], ended: bool = True, limited: bool = Fals
     return Trace(RAM, data, len(all_events))
 
 
-def make_run(
-    program: str,
-    says: Mapping[int, Sequence[str]] | None = None,
-    trace: Sequence[Event] | Trace | None = (),
-    console: str = "",
-) -> Run:
-    """A run of ``program``, in which every operation succeeds unless ``says`` has a result.
+def channel_bytes(program: str, says: Mapping[int, Sequence[str]] | None = None) -> bytes:
+    """What the agent sends when every operation succeeds unless ``says`` has a result.
 
     ``says`` maps a line to frames without their head, e.g. ``pages slot=0 what=changed
-    list=3``; results may leave out ``op=``.
+    list=3``; results may leave out ``op=``; ``cut`` is where the agent stops.
     """
-    parsed = parse(program)
     bodies = [(0, "hello version=1 cpus=2 pagesize=4096")]
-    for operation in parsed:
+    for operation in parse(program):
         frames = list((says or {}).get(operation.line, ()))
         if "cut" in frames:
             break
@@ -89,6 +83,17 @@ def make_run(
     for seq, (line, rest) in enumerate(bodies, 1):
         crc = zlib.crc32(f"{seq} {line} {rest}".encode())
         channel += f"@HDBSS {seq} {crc:08x} {line} {rest}\n".encode()
+    return channel
+
+
+def make_run(
+    program: str,
+    says: Mapping[int, Sequence[str]] | None = None,
+    trace: Sequence[Event] | Trace | None = (),
+    console: str = "",
+) -> Run:
+    """A run of ``program`` with these observations, records and words on the console."""
     made = trace if isinstance(trace, Trace) or trace is None else make_trace(trace)
     about = About("by-hand", "parallel", 1, "none", "", 1.0, made is not None, False)
-    return Run(about, parsed, parse_channel(channel), made, console)
+    channel = parse_channel(channel_bytes(program, says))
+    return Run(about, parse(program), channel, made, console)
