@@ -10,8 +10,8 @@ loads the buffer's registers when logging starts drives HDBSS by itself.
 import shutil
 
 from qemu_model.arch.registers import SysReg
+from qemu_model.channel import Channel, Result
 from qemu_model.errors import InfrastructureError
-from qemu_model.machine.channel import Channel, Result
 from qemu_model.machine.progress import Progress
 from qemu_model.program import Program
 from qemu_model.run import load

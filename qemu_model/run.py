@@ -15,9 +15,9 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from qemu_model.channel import Channel
+from qemu_model.channel import parse as parse_channel
 from qemu_model.errors import UsageError
-from qemu_model.machine.channel import Channel
-from qemu_model.machine.channel import parse as parse_channel
 from qemu_model.program import Program, parse
 from qemu_model.trace import Kind, Trace, describe, read_trace
 
@@ -104,7 +104,7 @@ def _about(path: Path) -> About:
             feature=record["feature"] is not False,
             shared_console=record["shared_console"] is True,
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path}: {error!r}; not a finished run of this bench") from error
 
 

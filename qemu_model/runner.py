@@ -39,6 +39,8 @@ class Bench:
     seed: int
     command: str
     """How the user chose kernel and QEMU: the options that repeat it."""
+    limits: Limits
+    """What a machine may take."""
     runs: Path
     """Where run directories are made."""
     keep: Path | None = None
@@ -91,7 +93,7 @@ def run_program(
         bench.qemu,
         program.text,
         directory,
-        limits=Limits(),
+        limits=bench.limits,
         progress=progress,
         facts={
             "scenario": name,

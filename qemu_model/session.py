@@ -12,9 +12,13 @@ from qemu_model.machine.cache import Cache, default_root
 from qemu_model.machine.command import KernelImage, Mode
 from qemu_model.machine.progress import Progress
 from qemu_model.machine.qemu import find_qemu
+from qemu_model.machine.vm import Limits
 from qemu_model.probe import probe_uapi
 from qemu_model.runner import Bench
 from qemu_model.scenarios.scenario import Uapi
+
+_PATIENT = Limits(boot=600.0, stall=300.0, total=3600.0)
+"""For kernels that may have KASAN and lockdep."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,11 @@ class Choice:
     mode: Mode = Mode.PARALLEL
     seed: int = 1
     keep: Path | None = None
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is the default kernel, of which we know how fast it is."""
+        return self.kernel is None and self.linux is None and not self.debug
 
     @property
     def options(self) -> str:
@@ -96,6 +105,7 @@ def prepare(choice: Choice, progress: Progress) -> Bench:
         mode=choice.mode,
         seed=choice.seed,
         command=choice.options,
+        limits=Limits() if choice.ours else _PATIENT,
         runs=store.root / "runs",
         keep=choice.keep,
     )

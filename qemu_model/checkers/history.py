@@ -16,9 +16,10 @@ from typing import NamedTuple
 from qemu_model.arch.entry import IPA, TTWL, ttwl_to_level
 from qemu_model.arch.registers import SysReg
 from qemu_model.arch.stage2 import Granule, Reason, WalkParams, params
+from qemu_model.channel import Channel, Frame, Pages, Result, What
 from qemu_model.errors import InfrastructureError
-from qemu_model.machine.channel import Channel, Frame, Pages, Result, What
 from qemu_model.model.dirtylog import SlotLog
+from qemu_model.pages import members
 from qemu_model.program import PAGE, Operation, Program
 from qemu_model.trace import Kind, RawRecord
 
@@ -196,18 +197,18 @@ class _Teller:
         return self._slots[operation.subject()]
 
     def _pages(self, operation: Operation, what: What) -> frozenset[int]:
-        limit = self._slot(operation).pages
-        found: set[int] = set()
-        for frame in self._frames.get(operation.line, ()):
-            if isinstance(frame, Pages) and frame.what is what:
-                for first, last in frame.ranges:
-                    if last >= limit:
-                        raise InfrastructureError(
-                            f"the agent names page {last} of a slot of {limit} pages on line "
-                            f"{operation.line}; the channel is not to be trusted"
-                        )
-                    found.update(range(first, last + 1))
-        return frozenset(found)
+        try:
+            return frozenset().union(
+                *(
+                    members(frame.ranges, self._slot(operation).pages)
+                    for frame in self._frames.get(operation.line, ())
+                    if isinstance(frame, Pages) and frame.what is what
+                )
+            )
+        except ValueError as error:
+            raise InfrastructureError(
+                f"the agent's channel cannot be trusted: line {operation.line}: {error}"
+            ) from error
 
     def _note_running(self, line: int) -> None:
         self._ran = line

@@ -3,9 +3,9 @@
 
 from errno import errorcode
 
+from qemu_model.channel import Result
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
-from qemu_model.machine.channel import Result
 from qemu_model.program import Operation
 from qemu_model.run import Run
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from qemu_model.channel import Channel, Fatal, Hello, Result
 from qemu_model.errors import InfrastructureError
-from qemu_model.machine.channel import Channel, Fatal, Hello, Result
 from qemu_model.machine.console import BootLog, Stage
 
 

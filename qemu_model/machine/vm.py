@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 
+from qemu_model.channel import Begin, Channel, Decoder, Frame
 from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.machine.build import tail
 from qemu_model.machine.cache import file_trouble
-from qemu_model.machine.channel import Begin, Channel, Decoder, Frame
 from qemu_model.machine.child import child, end_group
 from qemu_model.machine.command import MachineSpec, RunFiles, compose
 from qemu_model.machine.console import BootLog, Console, Stage, clean

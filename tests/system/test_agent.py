@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_model.machine.channel import Pages, Result, What
+from qemu_model.channel import Pages, Result, What
 from qemu_model.machine.progress import SilentProgress
 from qemu_model.machine.vm import Limits, run_machine
 from qemu_model.runner import Bench

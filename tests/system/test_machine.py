@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_model.machine.channel import Pages, Result, What
+from qemu_model.channel import Pages, Result, What
 from qemu_model.machine.command import KernelImage, MachineSpec, Mode, RunFiles
 from qemu_model.machine.console import Stage
 from qemu_model.machine.lost import Loss, MachineLost, Outcome

@@ -3,7 +3,7 @@
 
 import pytest
 
-from qemu_model.machine.pages import parse_ranges
+from qemu_model.pages import parse_ranges
 
 from .driver import drive
 

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 from qemu_model.arch.registers import SysReg
-from qemu_model.machine.channel import parse as parse_channel
+from qemu_model.channel import parse as parse_channel
 from qemu_model.program import parse
 from qemu_model.run import About, Run
 from qemu_model.trace import HEADER, MAGIC, RECORD, VERSION, Header, Kind, Trace

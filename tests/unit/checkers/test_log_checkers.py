@@ -98,7 +98,7 @@ def test_what_a_failed_operation_says_does_not_count() -> None:
 
 
 def test_pages_outside_the_slot_are_no_observation() -> None:
-    with pytest.raises(InfrastructureError, match="page 1024"):
+    with pytest.raises(InfrastructureError, match="1024-1024"):
         told(one_round("1024", "-"))
 
 

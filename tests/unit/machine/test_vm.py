@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
+from qemu_model.channel import Bye
 from qemu_model.errors import InfrastructureError, UsageError
-from qemu_model.machine.channel import Bye
 from qemu_model.machine.console import Stage
 from qemu_model.machine.lost import Loss, MachineLost, Outcome
 from qemu_model.machine.progress import SilentProgress

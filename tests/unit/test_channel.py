@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_model.machine.channel import (
+from qemu_model.channel import (
     FRAME_MAX,
     PROBLEMS_MAX,
     Begin,

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sets of page numbers: the channel's text ``0-511,600``, ranges, and bitmaps in an int.
+"""Sets of page numbers: the channel's text ``0-511,600`` as ranges and as sets.
 
 A list can name 10^11 pages in ten bytes, so the text is kept as ranges and
-becomes a bitmap only against the size of its slot.
+becomes a set only against the size of its slot.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 Ranges = tuple[tuple[int, int], ...]
 """(first, last) page numbers, ascending and disjoint."""
@@ -36,32 +36,14 @@ def parse_ranges(text: str) -> Ranges:
     return tuple(ranges)
 
 
-def bitmap(ranges: Iterable[tuple[int, int]], pages: int) -> int:
-    """Return the set as an int whose bit N is page N, for a slot of ``pages`` pages.
+def members(ranges: Iterable[tuple[int, int]], pages: int) -> frozenset[int]:
+    """Return the page numbers, for a slot of ``pages`` pages.
 
     Raises ValueError if a page lies outside the slot.
     """
-    bits = 0
+    found: set[int] = set()
     for first, last in ranges:
         if not 0 <= first <= last < pages:
             raise ValueError(f"pages {first}-{last} are outside a slot of {pages} pages")
-        bits |= ((1 << (last - first + 1)) - 1) << first
-    return bits
-
-
-def pages_in(bits: int) -> Iterator[int]:
-    """Yield the page numbers of a bitmap in ascending order."""
-    for first, last in ranges_of(bits):
-        yield from range(first, last + 1)
-
-
-def ranges_of(bits: int) -> Ranges:
-    """Return the runs of set bits, ascending."""
-    text = f"{bits:b}"[::-1] if bits else ""
-    return tuple((run.start(), run.end() - 1) for run in re.finditer("1+", text))
-
-
-def format_pages(bits: int) -> str:
-    """Return the channel's text for a bitmap; inverse of parse_ranges and bitmap."""
-    parts = (str(a) if a == b else f"{a}-{b}" for a, b in ranges_of(bits))
-    return ",".join(parts) or EMPTY
+        found.update(range(first, last + 1))
+    return frozenset(found)

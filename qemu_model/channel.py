@@ -23,7 +23,7 @@ from types import MappingProxyType
 from urllib.parse import unquote
 
 from qemu_model.errors import InfrastructureError
-from qemu_model.machine.pages import Ranges, parse_ranges
+from qemu_model.pages import Ranges, parse_ranges
 
 MARK = b"@HDBSS "
 #: Longest frame in bytes, the newline included.
