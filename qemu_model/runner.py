@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def directory_for(bench: Bench, name: str) -> Path:
     try:
         if bench.keep is not None:
             directory = bench.keep / f"{name}.{bench.mode}"
+            with suppress(OSError):
+                directory.rmdir()  # empty: the run that made it could not start
             if directory.exists() and not (directory / "run.json").exists():
                 raise UsageError(f"{directory} exists and is no run directory; choose another DIR")
             shutil.rmtree(directory, ignore_errors=True)
