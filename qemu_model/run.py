@@ -104,7 +104,7 @@ def _about(path: Path) -> About:
             feature=record["feature"] is not False,
             shared_console=record["shared_console"] is True,
         )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{path}: {error!r}; not a finished run of this bench") from error
 
 
