@@ -5,7 +5,6 @@ Absolute times say more about the host than about us, so each one is only printe
 beside the ratio that it went into.
 """
 
-import shutil
 import statistics
 import threading
 import time
@@ -22,7 +21,7 @@ from qemu_model.machine.progress import Progress
 from qemu_model.machine.vm import run_machine
 from qemu_model.program import PAGE, Program
 from qemu_model.report.result import Exit
-from qemu_model.runner import Bench, directory_for
+from qemu_model.runner import Bench, passing_directory
 from qemu_model.scenarios.catalogue import select
 from qemu_model.scenarios.scenario import SLOT_GPA, Needs
 from qemu_model.trace import count_records, read_trace
@@ -61,16 +60,13 @@ class _Machines:
         self, spec: MachineSpec, program: Program, look: Callable[[Path, Channel], None]
     ) -> float:
         """Run ``program``, let ``look`` see its directory, return the seconds it took."""
-        directory = directory_for(self._bench, "bench")
-        try:
+        with passing_directory(self._bench, "bench") as directory:
             outcome = run_machine(
                 spec, self._bench.qemu, program.text, directory, self._bench.limits, self._progress
             )
             outcome.channel.require_complete()
             look(directory, outcome.channel)
             return outcome.seconds
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _nothing(directory: Path, channel: Channel) -> None:
@@ -221,8 +217,14 @@ def memory(bench: Bench, machines: _Machines) -> Figure:
     for traced in (False, True):
         watcher = _Watcher()
         watcher.start()
-        machines.run(replace(bench.machine(scenario.needs), trace=traced), program, look)
-        peaks[traced] = watcher.end()
+        try:
+            machines.run(replace(bench.machine(scenario.needs), trace=traced), program, look)
+        finally:
+            peaks[traced] = watcher.end()
+    if not peaks[False]:
+        raise InfrastructureError(
+            "QEMU's memory cannot be seen: this host's kernel has no /proc/PID/task/TID/children"
+        )
     per_million = (peaks[True] - peaks[False]) / records
     words = f"QEMU with a trace / without; {per_million:+.2f} MB for a million records"
     return Figure("plugin memory", peaks[True] / peaks[False], words)

@@ -5,8 +5,8 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,6 +87,30 @@ def directory_for(bench: Bench, name: str) -> Path:
         raise file_trouble("make a run directory in", bench.keep or bench.runs, error) from error
 
 
+@contextmanager
+def passing_directory(bench: Bench, name: str) -> Iterator[Path]:
+    """A run directory for the length of the block.
+
+    It stays where the user wants to keep all, and after an error that tells people to
+    look into it.
+    """
+    directory = directory_for(bench, name)
+    try:
+        yield directory
+    except (InfrastructureError, UsageError):
+        _forget_old_failures(bench.runs)
+        raise
+    except BaseException:
+        _throw_away(bench, directory)
+        raise
+    _throw_away(bench, directory)
+
+
+def _throw_away(bench: Bench, directory: Path) -> None:
+    if bench.keep is None:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def run_program(
     bench: Bench, name: str, program: Program, needs: Needs, directory: Path, progress: Progress
 ) -> None:
@@ -137,8 +161,7 @@ def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Result
     except (InfrastructureError, UsageError) as error:
         result = replace(result, error=str(error))
     except BaseException:
-        if bench.keep is None:
-            shutil.rmtree(directory, ignore_errors=True)
+        _throw_away(bench, directory)
         raise
     result = replace(result, seconds=time.monotonic() - started)
     if bench.keep is None and result.verdict == "agree":
