@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A ``run_machine`` without a machine: what a run leaves in its directory, made by hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tests.unit.checkers.factory import Event, channel_bytes, make_trace
 from tests.unit.machine.fake_machine import fake_spec
 
 SECONDS = 1.25
-"""How long every fake run takes."""
+"""How long a fake run takes."""
 
 
 @dataclass
@@ -27,7 +27,8 @@ class FakeMachine:
     """Takes the place of ``run_machine``: every operation succeeds unless it is told otherwise.
 
     ``says`` is for factory.channel_bytes, ``lost`` a headline to lose the machine with,
-    ``error`` something else to raise when the run is half done.
+    ``error`` something else to raise when the run is half done, ``seconds`` how long it
+    takes on a machine.
     """
 
     says: Mapping[int, Sequence[str]] = field(default_factory=dict)
@@ -36,6 +37,7 @@ class FakeMachine:
     cut_channel: bool = False
     lost: str | None = None
     error: BaseException | None = None
+    seconds: Callable[[MachineSpec], float] = lambda spec: SECONDS
     specs: list[MachineSpec] = field(default_factory=list)
     programs: list[str] = field(default_factory=list)
     directories: list[Path] = field(default_factory=list)
@@ -67,7 +69,8 @@ class FakeMachine:
         files.console.write_text(self.console)
         if spec.plugin is not None and spec.trace:
             files.trace.write_bytes(make_trace(self.events).data)
-        outcome = Outcome(run_dir, parse(channel), BootLog(), SECONDS, len(self.events), 0, ())
+        seconds = self.seconds(spec)
+        outcome = Outcome(run_dir, parse(channel), BootLog(), seconds, len(self.events), 0, ())
         if self.lost is not None:
             record.finish("lost", self.lost, outcome)
             raise MachineLost(Loss.PANIC, self.lost, outcome)

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What was asked for: options that repeat it, options that exclude each other, the interface."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qemu_model import session
+from qemu_model.cli import parser
+from qemu_model.errors import UsageError
+from qemu_model.machine import images
+from qemu_model.machine.command import KernelImage, Mode
+from qemu_model.machine.progress import Progress, SilentProgress
+from qemu_model.machine.qemu import Qemu
+from qemu_model.machine.vm import Limits
+from qemu_model.runner import Bench
+from qemu_model.scenarios.scenario import Uapi
+from qemu_model.session import Choice, prepare
+
+QEMU = Qemu(("qemu",), "11.1.3", 7, "test")
+FOREIGN = Choice(kernel=Path("/k/Image"))
+
+
+class Lines(SilentProgress):
+    """Keeps the lines."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.texts.append(text)
+
+
+class House:
+    """Everything that ``prepare`` finds or makes; ``asked`` says what it was asked for."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.root = tmp_path / "cache" / "hdbss"
+        self.asked: list[object] = []
+        self.cap: int | None = None
+        """The number in the headers of the kernel, where there are headers."""
+        self.probed = Uapi("none")
+        self.probes: list[Bench] = []
+
+    def kernel(self, cache: object, progress: object, variant: str) -> KernelImage:
+        self.asked.append(variant)
+        return KernelImage(Path("/cache/Image"), None, self.cap, variant)
+
+    def foreign(self, image: Path, vmlinux: Path | None) -> KernelImage:
+        self.asked.append((image, vmlinux))
+        return KernelImage(image, vmlinux, None, "foreign")
+
+    def tree(self, tree: Path) -> KernelImage:
+        self.asked.append(tree)
+        return KernelImage(tree / "Image", None, self.cap, "tree")
+
+    def qemu(self, cache: object, progress: object, given: Path | None = None) -> Qemu:
+        self.asked.append(given)
+        return QEMU
+
+    def probe(self, bench: Bench, progress: Progress) -> Uapi:
+        self.probes.append(bench)
+        return self.probed
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    made = House(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(images, "kernel", made.kernel)
+    monkeypatch.setattr(images, "foreign_kernel", made.foreign)
+    monkeypatch.setattr(images, "kernel_from_tree", made.tree)
+    monkeypatch.setattr(images, "agent", lambda cache, progress: Path("/cache/agent"))
+    monkeypatch.setattr(images, "plugin", lambda cache, progress: Path("/cache/plugin"))
+    monkeypatch.setattr(session, "find_qemu", made.qemu)
+    monkeypatch.setattr(session, "probe_uapi", made.probe)
+    return made
+
+
+def uapi_of(choice: Choice) -> Uapi:
+    return prepare(choice, SilentProgress()).uapi
+
+
+# --- options ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choice", "options"),
+    [
+        (Choice(), ""),
+        (Choice(mode=Mode.DETERMINISTIC, seed=9, keep=Path("/keep")), ""),
+        (Choice(debug=True), " --debug"),
+        (Choice(uapi="cap:300"), " --uapi cap:300"),
+        (Choice(kernel=Path("/a b/Image")), " --kernel '/a b/Image'"),
+        (Choice(linux=Path("linux"), uapi="cap"), " --linux linux --uapi cap"),
+        (
+            Choice(kernel=Path("/I"), vmlinux=Path("/v"), qemu=Path("/q"), uapi="none"),
+            " --kernel /I --vmlinux /v --qemu /q --uapi none",
+        ),
+    ],
+)
+def test_the_options_repeat_the_choice(choice: Choice, options: str) -> None:
+    assert choice.options == options
+    args = parser().parse_args(["run", *shlex.split(options)])
+    again = Choice(args.kernel, args.vmlinux, args.linux, args.debug, args.uapi, args.qemu)
+    # How it is run is not part of what is run; ``Bench.repeat`` adds mode and seed.
+    assert again == replace(choice, mode=Mode.PARALLEL, seed=1, keep=None)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        Choice(kernel=Path("/I"), linux=Path("/l")),
+        Choice(kernel=Path("/I"), debug=True),
+        Choice(linux=Path("/l"), debug=True),
+        Choice(kernel=Path("/I"), linux=Path("/l"), debug=True),
+    ],
+)
+def test_two_kernels_at_once(house: House, choice: Choice) -> None:
+    with pytest.raises(UsageError, match="--kernel, --linux and --debug exclude each other"):
+        prepare(choice, SilentProgress())
+    assert house.asked == []  # nothing is built for a wrong command line
+
+
+@pytest.mark.parametrize("choice", [Choice(), Choice(debug=True), Choice(linux=Path("/l"))])
+def test_a_vmlinux_without_its_kernel(house: House, choice: Choice) -> None:
+    with pytest.raises(UsageError, match="--vmlinux goes with --kernel"):
+        prepare(replace(choice, vmlinux=Path("/v")), SilentProgress())
+    assert house.asked == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "asked"),
+    [
+        (Choice(), ["default", None]),
+        (Choice(debug=True), ["debug", None]),
+        (Choice(linux=Path("/l")), [Path("/l"), None]),
+        (Choice(kernel=Path("/I")), [(Path("/I"), None), None]),
+        (
+            Choice(kernel=Path("/I"), vmlinux=Path("/v"), qemu=Path("/q")),
+            [(Path("/I"), Path("/v")), Path("/q")],
+        ),
+    ],
+)
+def test_the_kernel_and_the_qemu_that_were_chosen(
+    house: House, choice: Choice, asked: list[object]
+) -> None:
+    bench = prepare(choice, SilentProgress())
+    assert house.asked == asked and bench.qemu == QEMU
+    assert (bench.agent, bench.plugin) == (Path("/cache/agent"), Path("/cache/plugin"))
+
+
+def test_everything_else_goes_into_the_bench(house: House) -> None:
+    house.cap = 239
+    choice = Choice(mode=Mode.DETERMINISTIC, seed=9, keep=Path("/keep"))
+    bench = prepare(choice, SilentProgress())
+    assert (bench.mode, bench.seed, bench.keep) == (Mode.DETERMINISTIC, 9, Path("/keep"))
+    assert bench.runs == house.root / "runs" and bench.command == ""
+    assert bench.repeat("x") == "hdbss run x --mode deterministic --seed 9"
+
+
+@pytest.mark.parametrize(
+    "choice", [Choice(debug=True), Choice(kernel=Path("/I")), Choice(linux=Path("/l"))]
+)
+def test_kernels_that_may_be_slow_get_more_time(house: House, choice: Choice) -> None:
+    ours = prepare(Choice(), SilentProgress()).limits
+    patient = prepare(choice, SilentProgress()).limits
+    assert ours == Limits()
+    assert patient.boot > ours.boot and patient.stall > ours.stall and patient.total > ours.total
+
+
+# --- how the kernel's HDBSS is driven -----------------------------------------
+
+
+@pytest.mark.parametrize("style", ["auto", "none"])
+def test_a_style_that_was_given_is_not_doubted(house: House, style: str) -> None:
+    house.cap = 239
+    assert uapi_of(Choice(uapi=style)) == Uapi(style)
+    assert uapi_of(replace(FOREIGN, uapi=style)) == Uapi(style)
+    assert house.probes == []
+
+
+@pytest.mark.parametrize("number", [1, 241, 999_999_999])
+def test_a_number_that_was_given_outweighs_the_header(house: House, number: int) -> None:
+    house.cap = 239
+    assert uapi_of(Choice(uapi=f"cap:{number}")) == Uapi("cap", number)
+    assert uapi_of(replace(FOREIGN, uapi=f"cap:{number}")) == Uapi("cap", number)
+    assert house.probes == []
+
+
+@pytest.mark.parametrize("uapi", [None, "cap"])
+@pytest.mark.parametrize("choice", [Choice(), Choice(linux=Path("/l"))])
+def test_the_number_in_the_header(house: House, choice: Choice, uapi: str | None) -> None:
+    house.cap = 239
+    assert uapi_of(replace(choice, uapi=uapi)) == Uapi("cap", 239)
+    assert house.probes == []
+
+
+@pytest.mark.parametrize("found", [Uapi("cap", 241), Uapi("auto"), Uapi("none")])
+@pytest.mark.parametrize("choice", [FOREIGN, Choice(linux=Path("/l"))])
+def test_otherwise_the_kernel_is_asked(house: House, choice: Choice, found: Uapi) -> None:
+    house.probed = found
+    lines = Lines()
+    bench = prepare(choice, lines)
+    assert bench.uapi == found and len(house.probes) == 1
+    assert house.probes[0] == replace(bench, uapi=Uapi("none"))
+    assert lines.texts == [f"the kernel's HDBSS is driven by --uapi {found}"]
+
+
+def test_cap_without_a_number_is_found_out(house: House) -> None:
+    house.probed = Uapi("cap", 241)
+    assert uapi_of(replace(FOREIGN, uapi="cap")) == Uapi("cap", 241)
+
+
+@pytest.mark.parametrize("found", ["auto", "none"])
+def test_cap_where_the_kernel_has_none(house: House, found: str) -> None:
+    house.probed = Uapi(found)
+    with pytest.raises(UsageError, match="offers no capability"):
+        uapi_of(replace(FOREIGN, uapi="cap"))
+    assert uapi_of(FOREIGN) == Uapi(found)
+
+
+@pytest.mark.parametrize("uapi", [Uapi("cap", 241), Uapi("auto"), Uapi("none")])
+def test_what_was_found_can_be_given(house: House, uapi: Uapi) -> None:
+    assert uapi_of(replace(FOREIGN, uapi=str(uapi))) == uapi
+
+
+# --- build --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        ("all", ["qemu", "plugin", "agent", "kernel"]),
+        ("qemu", ["qemu"]),
+        ("plugin", ["plugin"]),
+        ("agent", ["agent"]),
+        ("kernel", ["kernel"]),
+        ("debug-kernel", ["debug-kernel"]),
+    ],
+)
+def test_parts_are_built_one_by_one(house: House, part: str, names: list[str]) -> None:
+    assert [name for name, _ in session.build(part, SilentProgress())] == names
+    assert ("debug" in house.asked) == (part == "debug-kernel")
+    assert ("default" in house.asked) == ("kernel" in names)
