@@ -161,7 +161,7 @@ def test_each_measured_round_starts_from_a_clean_log(
             values.append(operation.number("value"))
         if names[place : place + 3] == ["clock", "run", "clock"]:
             before = [name for name in names[:place] if name != "hdbss"]
-            assert before[-2:] == ["run", "get"] and names[place + 3] == "get"
+            assert before[-1] == "get" and names[place + 3] == "get"
             if on:  # the pages have become writable-clean: stored to and got since it is on
                 assert names[place - 3 : place] == ["hdbss", "run", "get"]
             kinds.append(on)
