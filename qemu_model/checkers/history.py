@@ -10,19 +10,23 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 
 from qemu_model.arch.entry import IPA, TTWL, ttwl_to_level
 from qemu_model.arch.registers import SysReg
-from qemu_model.arch.stage2 import Granule, Reason, WalkParams, params
+from qemu_model.arch.stage2 import Granule, WalkParams
 from qemu_model.channel import Channel, Frame, Pages, Result, What
 from qemu_model.errors import InfrastructureError
 from qemu_model.model.dirtylog import SlotLog
+from qemu_model.model.producer import walk_params
 from qemu_model.pages import members
 from qemu_model.program import PAGE, Operation, Program
-from qemu_model.trace import Kind, RawRecord
+from qemu_model.trace import FLAG_CAS_LOST, Kind, RawRecord
 
+_ON_SLOTS = frozenset(
+    ("clear", "log", "snapshot", "compare", "get", "precopy", "precopy-round", "precopy-final")
+)
+"""Operations that mean nothing for a slot whose creation has failed."""
 _READS = ("get", "precopy-round", "precopy-final")
 _HDBSS_REGISTERS = (SysReg.HDBSSBR_EL2, SysReg.HDBSSPROD_EL2)
 
@@ -44,8 +48,8 @@ class History:
 
     slots: list[SlotLog] = field(default_factory=list)
     """Every life of every slot, in the order of creation."""
-    appends: dict[int, list[Append]] = field(default_factory=dict)
-    """Appended entries by program line."""
+    appends: dict[tuple[int, int], list[Append]] = field(default_factory=dict)
+    """Appended entries by program line and phase: 0 while the operation went on, 1 after it."""
     entries: int = 0
     refusals: int = 0
     writes: int = 0
@@ -86,32 +90,28 @@ def build(program: Program, observations: Channel, trace: Iterable[RawRecord]) -
 
 
 def _read_trace(history: History, trace: Iterable[RawRecord]) -> None:
-    line = 0
-    appends: dict[int, list[Append]] = defaultdict(list)
+    at = (0, 0)
+    appends: dict[tuple[int, int], list[Append]] = defaultdict(list)
     granule = Granule.KB4
-    for seq, kind, pe, _flags, a, b, c, _d, _e, _f in trace:
+    for seq, kind, pe, flags, a, b, c, _d, _e, _f in trace:
         if kind == Kind.APPEND:
             level = ttwl_to_level(TTWL.get(b))
             size = granule.leaf_size(level) if level >= 0 else 0
-            appends[line].append(Append(seq, pe, b & IPA.mask, size))
+            if not flags & FLAG_CAS_LOST:  # else another PE's entry stands for the transition
+                appends[at].append(Append(seq, pe, b & IPA.mask, size))
             history.entries += 1
             history.levels.add(level)
             history.pes.add(pe)
         elif kind == Kind.MARK:
-            line = a >> 1
+            at = (a >> 1, a & 1)
         elif kind == Kind.REFUSE:
             history.refusals += 1
         elif kind == Kind.ENTRY:
-            walk = _params(c)
+            walk = walk_params(c)
             granule = walk.granule if isinstance(walk, WalkParams) else Granule.KB4
         elif kind == Kind.WRITE and a in _HDBSS_REGISTERS:
             history.writes += 1
     history.appends = dict(appends)
-
-
-@lru_cache(maxsize=64)
-def _params(vtcr: int) -> WalkParams | Reason:
-    return params(vtcr)
 
 
 class _Teller:
@@ -132,9 +132,13 @@ class _Teller:
         self._starts: list[int] = []
 
     def tell(self, operation: Operation) -> None:
-        """Apply one operation, if the agent got that far and it succeeded."""
+        """Apply one operation, and what the PEs did while and after it."""
+        self._apply_appends(operation.line, 0)
+        self._tell(operation)
+        self._apply_appends(operation.line, 1)
+
+    def _tell(self, operation: Operation) -> None:
         line, name = operation.line, operation.name
-        self._apply_appends(line)
         result = next((f for f in self._frames.get(line, ()) if isinstance(f, Result)), None)
         if result is None:
             return
@@ -144,7 +148,7 @@ class _Teller:
             self._note_running(line)
         if name in ("run", "wait", "stop"):
             self._running.discard(operation.subject())
-        if result.ret < 0:
+        if result.ret < 0 or (name in _ON_SLOTS and operation.subject() not in self._slots):
             return
         match name:
             case "vm":
@@ -179,12 +183,18 @@ class _Teller:
                 log.differs(line, self._pages(operation, What.DIFFERS))
 
     def _create(self, operation: Operation) -> None:
-        slot = operation.subject()
-        log = SlotLog(slot, operation.number("gpa"), operation.number("pages"), manual=self._manual)
-        log.set_logging(operation.line, "log" in operation.words)
-        self._slots[slot] = log
+        slot, gpa = operation.subject(), operation.number("gpa")
+        pages, logging = operation.number("pages"), "log" in operation.words
+        log = self._slots.get(slot)
+        if log is not None and log.pages == pages:
+            # A move (KVM_MR_MOVE): the bitmap moves with the slot, and so does what it owes.
+            log.gpa = gpa
+        else:
+            log = SlotLog(slot, gpa, pages, manual=self._manual)
+            self._slots[slot] = log
+            self._history.slots.append(log)
+        log.set_logging(operation.line, logging)
         self._index()
-        self._history.slots.append(log)
 
     def _forget(self, slot: int, line: int) -> None:
         log = self._slots.pop(slot, None)
@@ -193,7 +203,6 @@ class _Teller:
             self._index()
 
     def _slot(self, operation: Operation) -> SlotLog:
-        # An operation on a slot that is not there fails in the agent and never gets here.
         return self._slots[operation.subject()]
 
     def _pages(self, operation: Operation, what: What) -> frozenset[int]:
@@ -215,8 +224,8 @@ class _Teller:
         for slot in self._slots:
             self._first_run.setdefault(slot, line)
 
-    def _apply_appends(self, line: int) -> None:
-        for append in self._history.appends.get(line, ()):
+    def _apply_appends(self, line: int, phase: int) -> None:
+        for append in self._history.appends.get((line, phase), ()):
             # The last slot that starts at or below the entry, then those inside a block.
             at = max(bisect_right(self._starts, append.ipa) - 1, 0)
             while at < len(self._starts) and self._starts[at] < append.ipa + append.size:

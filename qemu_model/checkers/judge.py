@@ -18,7 +18,7 @@ from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History, build
 from qemu_model.errors import InfrastructureError
 from qemu_model.run import Run
-from qemu_model.trace import END_LIMIT
+from qemu_model.trace import END_LIMIT, Anomaly, Kind, describe
 
 Checker = Callable[[Run, History], list[Divergence]]
 
@@ -49,6 +49,24 @@ class Verdict:
     """Checkers that could not be asked, with the reason."""
 
 
+_OURS = (
+    Anomaly.WALK_DISAGREES,
+    Anomaly.RETRY_LIMIT,
+    Anomaly.UNKNOWN_PE,
+    Anomaly.REGISTER_UNREADABLE,
+)
+"""Anomalies in which the interceptor failed, and not the kernel."""
+
+
+def _require_interceptor(run: Run) -> None:
+    for record in run.trace or ():
+        if record[1] == Kind.ANOMALY and record[4] in _OURS:
+            raise InfrastructureError(
+                f"the interceptor failed, what followed cannot be trusted: {describe(record)}; "
+                "please report it with the run directory"
+            )
+
+
 def judge(run: Run) -> Verdict:
     """Ask every checker; InfrastructureError when the run itself is not whole."""
     run.observations.require_complete()
@@ -60,6 +78,7 @@ def judge(run: Run) -> Verdict:
         raise InfrastructureError(
             f"the trace reached its limit of {run.trace.count} records; what followed is unknown"
         )
+    _require_interceptor(run)
     history = build(run.program, run.observations, run.trace or ())
     skipped = {}
     found: list[Divergence] = []

@@ -32,10 +32,16 @@ def repeats(records: Iterable[RawRecord]) -> Iterator[Divergence]:
                     checker="liveness",
                     summary=f"PE {pe} was refused again with its buffer as full as before",
                     rule="R_STJMN (refusals go on until INDEX leaves the capacity and FSC is 0)",
-                    required="HDBSSPROD_EL2 rewritten between two refusals of one PE",
+                    required="another HDBSSPROD_EL2 between two refusals of one PE",
                     seen=f"HDBSSPROD_EL2 = {record[6]:#x} at both",
                     records=(describe(before), describe(record)),
                 )
             refused[pe] = record
-        elif kind == Kind.RESET or (kind == Kind.WRITE and record[4] == SysReg.HDBSSPROD_EL2):
-            refused.pop(pe, None)
+        elif pe in refused and _changes(record, refused[pe]):
+            del refused[pe]
+
+
+def _changes(record: RawRecord, refusal: RawRecord) -> bool:
+    """Whether the PE's INDEX or FSC is another one than at the refusal."""
+    written = record[1] == Kind.WRITE and record[4] == SysReg.HDBSSPROD_EL2
+    return record[1] == Kind.RESET or (written and record[6] != refusal[6])

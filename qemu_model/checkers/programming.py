@@ -11,11 +11,14 @@ from qemu_model.arch.registers import (
     VTCR_HD,
     VTCR_HDBSS,
     Hdbssbr,
+    SysReg,
 )
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
 from qemu_model.run import Run
-from qemu_model.trace import Header, Kind, RawRecord, describe
+from qemu_model.trace import Anomaly, Header, Kind, RawRecord, describe
+
+_TABLES = (Anomaly.TABLE_OUTSIDE_RAM, Anomaly.WALK_UNSUPPORTED)
 
 
 def check(run: Run, history: History) -> list[Divergence]:
@@ -35,30 +38,48 @@ def first_of_each(findings: Iterable[Divergence]) -> list[Divergence]:
 
 def violations(header: Header, records: Iterable[RawRecord]) -> Iterator[Divergence]:
     """Yield what is wrong with the guest entries of a trace."""
-    inside: dict[int, tuple[int, int]] = {}
-    """Buffers, start and end, of the PEs that are in the guest with HDBSS on."""
+    live: dict[int, tuple[int, int]] = {}
+    """By PE: start and end of the buffer that it writes to, or whose entries are pending."""
     for record in records:
         kind, pe = record[1], record[2]
-        if kind in (Kind.EXIT, Kind.RESET):
-            inside.pop(pe, None)
+        if _ends(record):
+            live.pop(pe, None)
         elif kind == Kind.ENTRY:
-            vtcr = record[6]
-            if vtcr & VTCR_HDBSS.mask:
-                yield from _registers(header, record)
-                buffer = Hdbssbr(record[4])
-                if not buffer.reserved:
-                    start, end = buffer.base, buffer.base + 8 * buffer.capacity
-                    for other, (first, last) in inside.items():
-                        if other != pe and start < last and first < end:
-                            yield _finding(
-                                record,
-                                "I4 (a buffer belongs to one PE at a time)",
-                                f"a buffer of its own for PE {pe}",
-                                f"[{start:#x}, {end:#x}) is live on PE {other} too",
-                            )
-                    inside[pe] = (start, end)
-            else:
-                inside.pop(pe, None)
+            yield from _registers(header, record)
+            buffer = Hdbssbr(record[4])
+            if buffer.reserved:
+                continue
+            start, end = buffer.base, buffer.base + 8 * buffer.capacity
+            for other, (first, last) in live.items():
+                if other != pe and start < last and first < end:
+                    yield _finding(
+                        record,
+                        "I4 (a buffer belongs to one PE at a time)",
+                        f"a buffer of its own for PE {pe}",
+                        f"[{start:#x}, {end:#x}) is live on PE {other} too",
+                    )
+            live[pe] = (start, end)
+        elif kind == Kind.ANOMALY and record[4] in _TABLES:
+            yield _finding(
+                record,
+                "VTTBR_EL2, VTCR_EL2 (stage 2 tables lie in memory and have a known format)",
+                "a stage 2 walk that gets to a leaf or a fault",
+                Anomaly(record[4]).name,
+            )
+
+
+def _ends(record: RawRecord) -> bool:
+    """Whether the PE has no buffer any more: left empty, emptied, changed or switched off."""
+    match record[1]:
+        case Kind.RESET:
+            return True
+        case Kind.EXIT:
+            return not HDBSSPROD_INDEX.get(record[7])
+        case Kind.WRITE:
+            return record[4] in (SysReg.HDBSSPROD_EL2, SysReg.HDBSSBR_EL2)
+        case Kind.ENTRY:
+            return not record[6] & VTCR_HDBSS.mask
+    return False
 
 
 def _registers(header: Header, record: RawRecord) -> Iterator[Divergence]:
@@ -114,7 +135,7 @@ def _registers(header: Header, record: RawRecord) -> Iterator[Divergence]:
 def _finding(record: RawRecord, rule: str, required: str, seen: str) -> Divergence:
     return Divergence(
         checker="programming",
-        summary=f"PE {record[2]} entered the guest with registers that it must not have",
+        summary=f"PE {record[2]} ran the guest with registers that it must not have",
         rule=rule,
         required=required,
         seen=seen,

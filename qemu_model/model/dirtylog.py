@@ -72,6 +72,7 @@ class SlotLog:
     _logged_since: int = 0
     _compared: int = 0
     _standing: set[int] = field(default_factory=set)
+    _again: dict[int, Debt] = field(default_factory=dict)
 
     def set_logging(self, line: int, on: bool) -> None:
         """Logging was switched; with it off the bitmap is gone, and what it owed with it."""
@@ -79,15 +80,22 @@ class SlotLog:
             self._logged_since = line
         if not on:
             self._owed.clear()
+            self._again.clear()
             self._standing.clear()
         self.logging = on
 
     def appended(self, line: int, pages: Iterable[int], seq: int) -> None:
-        """A PE appended an entry that covers ``pages`` while operation ``line`` went on."""
+        """A PE made a descriptor dirty and appended an entry while ``line`` went on.
+
+        When that happens twice to a page during one read, the read has made it clean in
+        between, so that it cannot pay for the second time.
+        """
         if not self.logging:
             return
         for page in pages:
-            self._owed.setdefault((ENTRY, page), Debt(page, ENTRY, line, seq))
+            debt = Debt(page, ENTRY, line, seq)
+            if self._owed.setdefault((ENTRY, page), debt) is not debt:
+                self._again[page] = debt
 
     def snapshot(self, line: int) -> None:
         """The memory's content is known from here on."""
@@ -137,6 +145,10 @@ class SlotLog:
                 del self._owed[key]
             elif debt.line < line:
                 debt.missed += 1
+        for page, debt in self._again.items():
+            if debt.line == line:
+                self._owed[ENTRY, page] = debt
+        self._again.clear()
         if quiet:
             self.figures.spurious += len(pages - self._truth - self._standing - paid)
         if self.manual:
@@ -156,7 +168,3 @@ class SlotLog:
         return sorted(
             (debt for debt in self._owed.values() if debt.missed), key=lambda debt: debt.page
         )
-
-    def unread(self) -> int:
-        """Number of pages owed for which no read was due any more: nobody asked."""
-        return sum(1 for debt in self._owed.values() if not debt.missed)

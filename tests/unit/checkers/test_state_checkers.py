@@ -38,6 +38,7 @@ def rules(*events: Event) -> list[str]:
         [entry(br=BUFFER | 9)],
         [entry(br=0xFFF, prod=0xFFFF_FFFF, vtcr=VTCR_OFF)],
         [entry(), leave(), entry(pe=1), leave(pe=1), entry()],
+        [entry(), leave(prod=3), event(Kind.WRITE, PROD, 0), entry(pe=1)],
         [entry(), entry(br=BUFFER + 0x1000, pe=1)],
         [entry(), event(Kind.RESET), entry(pe=1)],
     ],
@@ -58,6 +59,8 @@ def test_registers_that_the_architecture_allows(events: list[Event]) -> None:
         ([entry(prod=513)], "R_RXCMY"),
         ([entry(prod=0x10 << 26)], "I6"),
         ([entry(br=BUFFER | 1), entry(br=BUFFER + 0x1000, pe=1)], "I4"),
+        ([entry(), leave(prod=3), entry(pe=1)], "I4"),
+        ([event(Kind.ANOMALY, Anomaly.TABLE_OUTSIDE_RAM, 7)], "VTTBR_EL2,"),
     ],
 )
 def test_registers_that_it_does_not_allow(events: list[Event], rule: str) -> None:
@@ -76,7 +79,7 @@ def refuse(prod: int, pe: int = 0, br: int = BUFFER) -> Event:
 @pytest.mark.parametrize(
     "events",
     [
-        [refuse(512), event(Kind.WRITE, PROD, 0), refuse(512)],
+        [refuse(512), event(Kind.WRITE, PROD, 0, 0), refuse(512)],
         [refuse(512), refuse(512, pe=1)],
         [refuse(512), refuse(1024, br=BUFFER | 1)],
         [refuse(512), event(Kind.RESET), refuse(512)],
@@ -84,6 +87,11 @@ def refuse(prod: int, pe: int = 0, br: int = BUFFER) -> Event:
 )
 def test_refusals_after_a_change_are_progress(events: list[Event]) -> None:
     assert liveness.check(make_run("vm", trace=events), NOTHING) == []
+
+
+def test_writing_the_same_value_back_is_no_progress() -> None:
+    events = [refuse(512), event(Kind.WRITE, PROD, 512, 512), refuse(512)]
+    assert len(liveness.check(make_run("vm", trace=events), NOTHING)) == 1
 
 
 def test_a_refusal_that_repeats_with_the_same_registers_is_none() -> None:
@@ -179,6 +187,20 @@ def test_a_run_that_is_not_whole_is_not_judged() -> None:
         judge(make_run("vm", trace=make_trace([mark(1)], ended=False)))
     with pytest.raises(InfrastructureError, match="limit"):
         judge(make_run("vm", trace=make_trace([mark(1)], limited=True)))
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        Anomaly.UNKNOWN_PE,
+        Anomaly.REGISTER_UNREADABLE,
+        Anomaly.WALK_DISAGREES,
+        Anomaly.RETRY_LIMIT,
+    ],
+)
+def test_a_run_in_which_the_interceptor_failed_is_not_judged(reason: Anomaly) -> None:
+    with pytest.raises(InfrastructureError, match=reason.name):
+        judge(make_run("vm", trace=[event(Kind.ANOMALY, reason, 1)]))
 
 
 def test_records_are_described_whatever_they_hold() -> None:

@@ -88,9 +88,28 @@ def test_an_entry_appended_during_a_read_is_due_in_the_next_one() -> None:
     slot = log()
     slot.appended(4, [4], seq=99)
     slot.read(4, pages(), quiet=False)
-    assert (slot.lost(), slot.unread()) == ([], 1)
+    assert slot.lost() == []
     slot.read(5, pages(4), quiet=False)
     assert (slot.lost(), slot.figures.lateness) == ([], 0)
+
+
+def test_a_second_entry_during_a_read_is_not_paid_by_it() -> None:
+    slot = log()
+    slot.appended(3, [4], seq=98)
+    slot.appended(4, [4], seq=99)
+    slot.read(4, pages(4), quiet=False)
+    slot.read(5, pages(), quiet=True)
+    (debt,) = slot.lost()
+    assert (debt.page, debt.seq) == (4, 99)
+
+
+def test_a_second_entry_before_a_read_is_paid_by_it() -> None:
+    slot = log()
+    slot.appended(3, [4], seq=98)
+    slot.appended(3, [4], seq=99)
+    slot.read(4, pages(4), quiet=False)
+    slot.read(5, pages(), quiet=True)
+    assert slot.lost() == []
 
 
 def test_what_changed_while_the_slot_was_not_logged_is_not_owed() -> None:
