@@ -30,7 +30,8 @@
  *	precopy-final S			the same, then compare destination and source
  *	sleep ms=MS
  *	clock				CLOCK_MONOTONIC
- *	klog				kernel log since the last klog, level <= 4
+ *	klog [level=L]			kernel log since the last klog: records of level
+ *					<= L, 0..7, otherwise 4; the others are passed over
  *
  * Kinds of payload. NEST is `gpa=G count=N stride=B [ocount=N] [ostride=B]
  * [offset=B | lane=L]`: the accesses are at gpa + offset + outer * ostride +
@@ -112,6 +113,9 @@ static const struct arg_spec clear_args[] = {
 static const struct arg_spec await_args[] = {
 	POS_SLOT, NUM_REQ("page", 0, PAGES_MAX - 1), OPT_LIMIT(LIMIT_DEFAULT_MS), END
 };
+static const struct arg_spec klog_args[] = {
+	NUM_DEF("level", KLOG_LEVEL_DEFAULT, 0, 7), END
+};
 static const struct arg_spec sleep_args[] = { NUM_REQ("ms", 0, LIMIT_MAX_MS), END };
 
 const struct op_spec grammar_ops[] = {
@@ -140,7 +144,7 @@ const struct op_spec grammar_ops[] = {
 	{ "precopy-final", OP_PRECOPY_FINAL, false, slot_only },
 	{ "sleep", OP_SLEEP, false, sleep_args },
 	{ "clock", OP_CLOCK, false, no_args },
-	{ "klog", OP_KLOG, false, no_args },
+	{ "klog", OP_KLOG, false, klog_args },
 	{ NULL, OP_VM, false, NULL },
 };
 

@@ -10,5 +10,6 @@
 #define CPU_MAX 1023u
 #define LIMIT_DEFAULT_MS 60000u
 #define LIMIT_MAX_MS 3600000u
+#define KLOG_LEVEL_DEFAULT 4u		/* warning and worse */
 
 #endif

@@ -22,7 +22,7 @@ int klog_open(void)
 	return klog_fd < 0 ? -1 : 0;
 }
 
-int klog_report(unsigned int line, unsigned int *lost)
+int klog_report(unsigned int line, unsigned int max, unsigned int *lost)
 {
 	char rec[8192], text[3 * 1024];
 	int count = 0;
@@ -31,8 +31,8 @@ int klog_report(unsigned int line, unsigned int *lost)
 	for (int i = 0; i < RECORDS_MAX; i++) {
 		ssize_t n = read(klog_fd, rec, sizeof(rec));
 		const char *s;
+		unsigned int level;
 		size_t len;
-		int level;
 
 		if (n < 0 && errno == EPIPE) {	/* overwritten before we read it */
 			(*lost)++;
@@ -44,11 +44,11 @@ int klog_report(unsigned int line, unsigned int *lost)
 			return errno == EAGAIN ? count : -1;
 		if (n == 0)
 			break;
-		if (!klog_record(rec, (size_t)n, &level, &s, &len) || level > KLOG_LEVEL_MAX)
+		if (!klog_record(rec, (size_t)n, max, &level, &s, &len))
 			continue;
 		if (count++ < LINES_MAX) {
 			frame_encode(text, sizeof(text), s, len);
-			channel_send(line, "line level=%d text=%s", level, text);
+			channel_send(line, "line level=%u text=%s", level, text);
 		}
 	}
 	return count;

@@ -3,16 +3,14 @@
 #ifndef AGENT_KLOG_H
 #define AGENT_KLOG_H
 
-#define KLOG_LEVEL_MAX 4	/* warning and worse */
-
 /* Start reading at the end of what is there; -1 with errno. */
 int klog_open(void);
 
 /*
  * Read what is new, without waiting: returns the number of the kernel's
- * records of level <= KLOG_LEVEL_MAX, sends the first of them as `line`
- * frames for the program line; *lost counts overruns of the log buffer.
+ * records of level <= max, sends the first of them as `line` frames for the
+ * program line; *lost counts overruns of the log buffer.
  */
-int klog_report(unsigned int line, unsigned int *lost);
+int klog_report(unsigned int line, unsigned int max, unsigned int *lost);
 
 #endif

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-bool klog_record(const char *rec, size_t len, int *level, const char **text, size_t *text_len)
+bool klog_record(const char *rec, size_t len, unsigned int max, unsigned int *level,
+		 const char **text, size_t *text_len)
 {
 	const char *semicolon = len ? memchr(rec, ';', len) : NULL;
 	const char *end;
@@ -17,9 +18,9 @@ bool klog_record(const char *rec, size_t len, int *level, const char **text, siz
 		if (prio > 7)	/* another facility, or no number at all */
 			return false;
 	}
-	if (digits == 0 || (rec[digits] != ',' && rec[digits] != ';'))
+	if (digits == 0 || prio > max || (rec[digits] != ',' && rec[digits] != ';'))
 		return false;
-	*level = (int)prio;
+	*level = prio;
 	*text = semicolon + 1;
 	end = memchr(*text, '\n', len - (size_t)(*text - rec));
 	*text_len = (size_t)((end ? end : rec + len) - *text);

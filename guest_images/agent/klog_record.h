@@ -7,9 +7,10 @@
 #include <stddef.h>
 
 /*
- * True when the record is the kernel's own (facility 0) and well formed:
- * *level is its level 0..7, *text and *text_len its first line (inside rec).
+ * True when the record is the kernel's own (facility 0), well formed, and of
+ * level <= max: *level is its level 0..7, *text and *text_len its first line (inside rec).
  */
-bool klog_record(const char *rec, size_t len, int *level, const char **text, size_t *text_len);
+bool klog_record(const char *rec, size_t len, unsigned int max, unsigned int *level,
+		 const char **text, size_t *text_len);
 
 #endif

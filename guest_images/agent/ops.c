@@ -45,10 +45,10 @@ static void op_check_cap(struct vm *vm, const struct op *op, struct result *r)
 	result_syscall(r, vm_check_cap(vm, op_value(op, "cap"), &r->error));
 }
 
-static void op_klog(unsigned int line, struct result *r)
+static void op_klog(unsigned int line, const struct op *op, struct result *r)
 {
 	unsigned int lost;
-	int count = klog_report(line, &lost);
+	int count = klog_report(line, (unsigned int)op_value(op, "level"), &lost);
 
 	result_syscall(r, count < 0 ? -1 : 0);
 	result_add(r, " lines=%d lost=%u", count, lost);
@@ -84,6 +84,6 @@ void op_execute(struct vm *vm, unsigned int line, const struct op *op, struct re
 		return clock_sleep_until(clock_ns() + op_value(op, "ms") * 1000000u);
 	case OP_CLOCK:
 		return result_add(r, " ns=%" PRIu64, clock_ns());
-	case OP_KLOG:		return op_klog(line, r);
+	case OP_KLOG:		return op_klog(line, op, r);
 	}
 }

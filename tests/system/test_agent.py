@@ -118,6 +118,7 @@ STEPS = [
     fine("stop 0", "exit=interrupted reason=KVM_EXIT_INTR"),
     ("precopy-final 0", "ret=0 differs=0", set(range(8))),
     fine("klog", "lines=0 lost=0"),
+    fine("klog level=7", "lost=0"),
     refused("fly", "errname=EINVAL error=parse"),
     fine("unslot 0"),
     refused("unslot 0", "errname=EINVAL error=no-slot"),

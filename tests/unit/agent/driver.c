@@ -154,14 +154,19 @@ static void encode(size_t size)
 	free(out);
 }
 
-static void klog(void)
+/* One record, as the operation in `line` counts it. */
+static void klog(const char *line)
 {
-	const char *text;
+	const char *text, *why;
+	unsigned int level;
+	struct op op;
 	size_t len;
-	int level;
 
-	if (klog_record(input, input_len, &level, &text, &len))
-		printf("%d %.*s\n", level, (int)len, text);
+	if (program_parse_line(line, strlen(line), &op, &why) != PROGRAM_OP)
+		abort();
+	if (klog_record(input, input_len, (unsigned int)op_value(&op, "level"), &level, &text,
+			&len))
+		printf("%u %.*s\n", level, (int)len, text);
 	else
 		printf("no\n");
 }
@@ -185,8 +190,8 @@ int main(int argc, char **argv)
 		keep(number(argv[2]), number(argv[3]), number(argv[4]));
 	else if (strcmp(what, "truth") == 0 && argc == 5)
 		truth(number(argv[2]), atoi(argv[3]), argv[4]);
-	else if (strcmp(what, "klog") == 0)
-		klog();
+	else if (strcmp(what, "klog") == 0 && argc == 3)
+		klog(argv[2]);
 	else if (strcmp(what, "read-too-far") == 0)	/* must be caught by ASan */
 		printf("%d\n", ((volatile char *)input)[input_len]);
 	else

@@ -134,10 +134,22 @@ def test_a_cleared_range_is_the_bitmap_inside_it(data: st.DataObject) -> None:
     ],
 )
 def test_a_log_record_has_a_level_and_a_text(record: bytes, read: bytes) -> None:
-    assert drive("klog", data=record) == read
+    assert drive("klog", "klog level=7", data=record) == read
+
+
+@pytest.mark.parametrize("level", range(8))
+def test_records_count_up_to_the_level_asked_for(level: int) -> None:
+    """Up to 4 unless it is said: a warning counts, an information does not."""
+    record = b"%d,1,2,-;x\n" % level
+    counted, not_counted = b"%d x\n" % level, b"no\n"
+    assert drive("klog", "klog", data=record) == (counted if level <= 4 else not_counted)
+    assert drive("klog", f"klog level={level}", data=record) == counted
+    if level:
+        assert drive("klog", f"klog level={level - 1}", data=record) == not_counted
+    assert drive("klog", "klog level=7", data=record) == counted
 
 
 @FEW
 @given(st.binary(max_size=40))
 def test_no_log_record_breaks_the_reader(record: bytes) -> None:
-    assert drive("klog", data=record)
+    assert drive("klog", "klog level=7", data=record)

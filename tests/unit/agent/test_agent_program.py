@@ -58,6 +58,8 @@ def test_every_scenario_is_understood(scenario: Scenario) -> None:
         ("pin vcpu=2 cpu=1", "pin ~mode=0 vcpu=2 cpu=1"),
         ("pin fifo vcpu=2 cpu=1", "pin mode=1 vcpu=2 cpu=1"),
         ("wait 0", "wait vcpu=0 ~limit=60000"),
+        ("klog", "klog ~level=4"),
+        ("klog level=7", "klog level=7"),
         ("clear 0 first=64 pages=64", "clear slot=0 first=64 pages=64"),
         ("run 7 read gpa=1 count=2 stride=3",
          "run vcpu=7 kind=3 ~loops=1 ~limit=60000 gpa=1 count=2 stride=3 ~ocount=1 ~ostride=0"
@@ -129,6 +131,8 @@ STRIDE = "run 0 stride gpa=0 count=1 stride=1 value=1"
         ("run 0 random gpa=0 pages=1 count=1 seed=0 value=1", "bad value"),
         ("run 0 atomic gpa=0 count=1 stride=1 how=add value=1", "bad value"),
         ("sleep ms=3600001", "bad value"),
+        ("klog level=8", "bad value"),
+        ("klog 7", "unknown word"),
         ("sleep ms=0 " + " " * 1020, "line too long"),
     ],
 )
