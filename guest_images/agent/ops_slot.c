@@ -74,8 +74,12 @@ void op_snapshot(struct vm *vm, const struct op *op, struct result *r)
 {
 	struct slot *slot = slot_of(vm, op);
 
-	if (!slot->mem || slot_need_buffer(slot, &slot->copy) < 0) {
-		result_fail(r, slot->mem ? errno : EINVAL, slot->mem ? "no-memory" : "no-slot");
+	if (!slot->dirty) {
+		result_fail(r, EINVAL, "no-slot");
+		return;
+	}
+	if (slot_need_buffer(slot, &slot->copy) < 0) {
+		result_fail(r, errno, "no-memory");
 		return;
 	}
 	truth_copy(slot->mem, slot->pages, slot->lane, slot->copy, NULL);

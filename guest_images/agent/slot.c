@@ -216,8 +216,15 @@ int slot_set(struct vm *vm, unsigned int nr, const struct op *op, const char **w
 	now.gpa = op_value(op, "gpa");
 	now.flags = (op_given(op, "ro") ? KVM_MEM_READONLY : 0) |
 		    (op_given(op, "log") ? KVM_MEM_LOG_DIRTY_PAGES : 0);
-	if (set_region(vm, nr, &now, pages * PAGE_BYTES) < 0)
+	if (set_region(vm, nr, &now, pages * PAGE_BYTES) < 0) {
+		int saved = errno;
+
+		/* There is no such slot: nothing that reads it may go on. */
+		if (!slot->present)
+			drop_readings(slot);
+		errno = saved;
 		return -1;
+	}
 	now.present = true;
 	*slot = now;
 	return 0;

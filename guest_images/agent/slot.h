@@ -21,7 +21,8 @@ struct slot {
 	uint64_t gpa, pages;
 	uint32_t flags;		/* KVM_MEM_* */
 	int lane;		/* -1: whole pages */
-	uint64_t *dirty;	/* the last KVM_GET_DIRTY_LOG; all bitmaps have `pages` bits */
+	uint64_t *dirty;	/* the last KVM_GET_DIRTY_LOG; all bitmaps have `pages` bits;
+				 * NULL: KVM never took this slot, or not when last asked */
 	uint64_t *cleared;	/* the part of it that was cleared last */
 	uint64_t *diff;		/* the last comparison */
 	void *copy;		/* the truth's copy, NULL before `snapshot` */
