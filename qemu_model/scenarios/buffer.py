@@ -22,21 +22,27 @@ def _orders(s: Script) -> None:
     s("pin", "fifo", vcpu=0, cpu=1)
     # Blocks are mapped before logging starts, which splits them without a fault.
     s("run", 0, "stride", gpa=hex(SLOT_GPA), count=8, stride=512 * PAGE, value=s.value(), **whole)
-    previous = 0
-    for order in range(10):
+    s.hdbss_on(9)
+    for slot in range(_ALIASES):
+        s("log", slot, "on")
+        s("snapshot", slot)
+
+    def fill(order: int) -> None:
         capacity = 512 << order
-        slots = -(-(capacity + 64) // _ALIAS_PAGES)
-        s.hdbss_on(order)
-        for slot in range(previous, slots):
-            s("log", slot, "on")
-            s("snapshot", slot)
-        count = -(-(capacity + 64) // slots)
-        s("run", 0, "stride", gpa=hex(SLOT_GPA), count=count, stride=PAGE, ocount=slots,
+        used = -(-(capacity + 64) // _ALIAS_PAGES)
+        count = -(-(capacity + 64) // used)
+        s("run", 0, "stride", gpa=hex(SLOT_GPA), count=count, stride=PAGE, ocount=used,
           ostride=size + 8, value=s.value())  # fmt: skip
-        for slot in range(slots):
+        for slot in range(used):
             s.harvest(slot)
+
+    # A kernel may take the first store to each page by fault.
+    fill(9)
+    s.hdbss_off()
+    for order in range(10):
+        s.hdbss_on(order)
+        fill(order)
         s.hdbss_off()
-        previous = max(previous, slots)
     # Every order filled its buffer: the sum of 512 << order, and one refusal at least each.
     s.reaches(f"entries>={512 * 1023}", "refusals>=10")
 

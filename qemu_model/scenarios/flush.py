@@ -18,7 +18,7 @@ def _put(s: Script) -> None:
             # Each vCPU has got through all its pages, so the other one had to wait.
             s("await", 0, page=511)
             s("await", 0, page=1023)
-            s.harvest()
+            s.harvest_running()
         s("stop", 0)
         s("stop", 1)
         s.harvest()
@@ -35,7 +35,7 @@ def _request(s: Script) -> None:
     s.payload("start", "stride", 0, 100, loops=0)
     for _ in range(8):
         s("await", 0, page=99)
-        s.harvest()
+        s.harvest_running()
     s("stop", 0)
     s.harvest()
     # A read may miss what is being flushed; the next read may not.

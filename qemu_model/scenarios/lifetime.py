@@ -52,7 +52,7 @@ def _teardown(s: Script) -> None:
         for _ in range(2):
             s.stride(600)
             s.harvest()
-        # A vCPU is in the guest with entries pending when everything is closed.
+        # Entries are pending when the vCPUs are kicked out and everything is closed.
         s.payload("start", "stride", 0, 600, loops=0)
         s.payload("start", "stride", 1, 600, loops=0)
         s("await", 0, page=599)

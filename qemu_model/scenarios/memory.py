@@ -5,6 +5,8 @@ from qemu_model.program import PAGE
 from qemu_model.scenarios.scenario import SLOT_GPA, Scenario, Script
 
 _BLOCK = 512
+_AWAY = 0x1000_0000
+"""Distance in bytes over which slots are moved."""
 
 
 def _thp(s: Script) -> None:
@@ -14,12 +16,13 @@ def _thp(s: Script) -> None:
     s.hdbss_on(2)
     s("log", 0, "on")
     s("snapshot", 0)
+    s.stride(pages, width=1)  # a kernel may take the first store to each page by fault
+    s.harvest()
     for _ in range(3):
         s.stride(pages, offset=s.rng.randrange(PAGE), width=1)
         s.harvest()
         s.stride(40, step=51, offset=s.rng.randrange(PAGE), width=1)
         s.harvest()
-    # Eager splitting spares the first faults too: every store of every round has its entry.
     s.reaches(f"entries>={3 * (pages + 40)}", "levels=3", "spurious<=0")
 
 
@@ -57,15 +60,38 @@ def _readonly(s: Script) -> None:
 
 def _recreate(s: Script) -> None:
     s.vm(600)
-    s.hdbss_on(1)
+    s.hdbss_on(2)
     for pages in (600, 600, 300, 600):
         s("slot", 0, gpa=hex(SLOT_GPA), pages=pages, mem="anon", log=True)
         s("snapshot", 0)
         for count in (pages, pages // 2):
             s.stride(count)
             s.harvest()
-        s.stride(pages)  # entries of this round go with the slot
+        # The slot goes while the vCPU is in the guest with entries of it pending; what it
+        # stores from then on leaves the guest as MMIO.
+        s.payload("start", "stride", 0, pages, loops=0)
+        s("await", 0, page=pages - 1)
         s("unslot", 0)
+        s("stop", 0)
+    s.reaches("entries>=600")
+
+
+def _move(s: Script) -> None:
+    pages = 600
+    s.vm(pages)
+    s.hdbss_on(2)
+    s("slot", 0, gpa=hex(SLOT_GPA), pages=pages, mem="anon", log=True)
+    s("snapshot", 0)
+    s.stride(pages)
+    s.harvest()
+    for turn in (1, 2, 3):
+        before, after = SLOT_GPA + (turn - 1) * _AWAY, SLOT_GPA + turn * _AWAY
+        s("start", 0, "stride", gpa=hex(before), count=pages, stride=PAGE, value=s.value(), loops=0)
+        s("await", 0, page=pages - 1)
+        # The bitmap goes with the slot, so the entries for its old address have to as well.
+        s("slot", 0, gpa=hex(after), pages=pages, mem="anon", log=True)
+        s("stop", 0)
+        s.harvest()
     s.reaches("entries>=600")
 
 
@@ -93,5 +119,11 @@ SCENARIOS = (
         "a logged slot is deleted and created again, also in another size",
         "entries of the old slot marked in the new one, or past its end",
         _recreate,
+    ),
+    Scenario(
+        "slot.move",
+        "a logged slot moves to another address under a running guest",
+        "entries for the old address, which are dropped although the bitmap lives on",
+        _move,
     ),
 )

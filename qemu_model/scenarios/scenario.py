@@ -77,9 +77,9 @@ class Script:
         self.program.add(name, *words, **args)
 
     def value(self) -> int:
-        """A value that no earlier payload has stored, its low byte included for 100 calls."""
-        self._value += 2
-        return (self._value << 32) | (self._value & 0xFF)
+        """A value that differs from the last 254 ones, also in its low byte, which is never 0."""
+        self._value += 1
+        return (self._value << 32) | (1 + self._value % 255)
 
     def vm(self, pages: int, *, memory: str = "anon", dirty: str = "plain", vcpus: int = 1) -> None:
         """A VM with ``vcpus`` vCPUs and slot 0 of ``pages`` pages, not logged yet."""
@@ -118,6 +118,11 @@ class Script:
         """With the vCPUs out of the guest: what has changed, then what the kernel reports."""
         self("compare", slot)
         self("get", slot)
+
+    def harvest_running(self, slot: int = 0) -> None:
+        """The same under a running guest; what changes after the read is told from before."""
+        self.harvest(slot)
+        self("compare", slot)
 
     def reaches(self, *conditions: str, always: bool = False) -> None:
         """What the trace must show; about HDBSS, so dropped where the kernel has none."""

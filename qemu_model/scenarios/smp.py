@@ -34,6 +34,7 @@ def _move(s: Script) -> None:
         s("compare", 0)
         if move % 3 == 2:
             s("get", 0)
+            s("compare", 0)
     s("stop", 0)
     s.harvest()
     s.stride(300)
