@@ -77,7 +77,7 @@ def emulation(bench: Bench, machines: _Machines) -> Figure:
     """Boot and plain dirty logging, with the plugin and without."""
     (scenario,) = select(["baseline.write-protect"])
     program = scenario.program(bench.uapi, bench.seed)
-    with_plugin = replace(bench.machine(scenario.needs), trace=False)
+    with_plugin = bench.machine(scenario.needs)
     spec = {"with": with_plugin, "without": replace(with_plugin, plugin=None)}
     seconds: dict[str, list[float]] = {"with": [], "without": []}
     for _ in range(_TURNS):

@@ -84,7 +84,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--mode", choices=[str(mode) for mode in Mode], default=str(Mode.PARALLEL))
     run.add_argument("--jobs", type=_number(1, _JOBS_MAX), default=1, metavar="N")
     run.add_argument("--seed", type=_number(0, (1 << 64) - 1), default=1, metavar="S")
-    run.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
+    run.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print commands and programs, run nothing",
+    )
     run.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
     run.add_argument("--keep", type=Path, metavar="DIR", help="keep the run directories in DIR")
 
@@ -132,8 +136,9 @@ def _run(args: argparse.Namespace, progress: Progress) -> int:
         keep=args.keep,
     )
     if args.json is not None:
-        json_report.write(args.json, [])  # a path that cannot be written is told first
-    prepared = session.prepare(choice, progress)
+        # A path that cannot be written is told first; until the end it says "not complete".
+        json_report.write(args.json, [], Exit.INFRASTRUCTURE, complete=False)
+    prepared = session.prepare(choice, progress, boots=not args.dry_run)
     if args.dry_run:
         for scenario in scenarios:
             _say(f"# {scenario.name}\n{dry_run(prepared, scenario)}")
@@ -152,16 +157,17 @@ def _report(results: Sequence[Result], json_file: Path | None) -> int:
     _say("")
     _say(text.table(results))
     for result in results:
-        if result.verdict in ("DIVERGE", "error"):
+        if result.verdict not in ("agree", "skipped"):
             _say("")
             _say(text.block(result))
     _say("")
     for reason in text.reasons(results):
         _say(reason)
     _say(text.summary(results))
+    code = exit_code(results)
     if json_file is not None:
-        json_report.write(json_file, results)
-    return exit_code(results)
+        json_report.write(json_file, results, code)
+    return code
 
 
 def _check(args: argparse.Namespace) -> int:

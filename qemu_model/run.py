@@ -17,7 +17,7 @@ from pathlib import Path
 
 from qemu_model.channel import Channel
 from qemu_model.channel import parse as parse_channel
-from qemu_model.errors import UsageError
+from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.program import Program, parse
 from qemu_model.trace import Kind, Trace, describe, read_trace
 
@@ -75,7 +75,11 @@ class Run:
 
 
 def load(directory: Path) -> Run:
-    """Read a run directory; UsageError says which file is missing or wrong."""
+    """Read a run directory.
+
+    UsageError says which file is missing or wrong, InfrastructureError why the run has no
+    verdict: its machine was lost, or it is still running.
+    """
     if not directory.is_dir():
         raise UsageError(f"{directory}: no such run directory; `hdbss run --keep DIR` makes them")
     about = _about(directory / "run.json")
@@ -94,13 +98,16 @@ def load(directory: Path) -> Run:
 def _about(path: Path) -> About:
     try:
         record = json.loads(_text(path))
+        end = record["end"]
+        if end["how"] != "complete":
+            raise InfrastructureError(f"{path}: the run is not whole: {end['how']}, {end['why']}")
         return About(
             scenario=str(record["scenario"]),
             mode=str(record["machine"]["mode"]),
             seed=int(record["machine"]["seed"]),
             kernel=str(record["kernel"]["description"]),
             command=str(record["command"]),
-            seconds=float(record["end"]["seconds"]),
+            seconds=float(end["seconds"]),
             feature=record["feature"] is not False,
             shared_console=record["shared_console"] is True,
         )

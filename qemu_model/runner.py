@@ -5,6 +5,7 @@ import shlex
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from qemu_model.scenarios.scenario import Needs, Scenario, Uapi
 
 _FAILED_KEPT = 20
 """Directories of failed runs that are kept in the cache."""
+_FRESH = 3600.0
+"""Seconds for which they are kept in any case."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,9 @@ def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Result
         )
     except (InfrastructureError, UsageError) as error:
         result = replace(result, error=str(error))
+    except Exception:
+        # The run is what a report of our bug needs, and the other scenarios are not to blame.
+        result = replace(result, error=traceback.format_exc(), bug=True)
     except BaseException:
         _throw_away(bench, directory)
         raise
@@ -207,9 +213,11 @@ def run_scenarios(
 
 
 def _forget_old_failures(runs: Path) -> None:
+    """Keep the newest ones, and all that may be in use or in a report on a screen."""
     try:
-        kept = sorted((d for d in runs.iterdir() if d.is_dir()), key=lambda d: d.stat().st_mtime)
+        found = [(d.stat().st_mtime, d) for d in runs.iterdir() if d.is_dir()]
     except OSError:
         return
-    for directory in kept[:-_FAILED_KEPT]:
-        shutil.rmtree(directory, ignore_errors=True)
+    for changed, directory in sorted(found)[:-_FAILED_KEPT]:
+        if time.time() - changed > _FRESH:
+            shutil.rmtree(directory, ignore_errors=True)

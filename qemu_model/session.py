@@ -92,8 +92,11 @@ def _kernel(choice: Choice, store: Cache, progress: Progress) -> KernelImage:
     return images.kernel(store, progress, "debug" if choice.debug else "default")
 
 
-def prepare(choice: Choice, progress: Progress) -> Bench:
-    """Find or make everything, and find out how the kernel's HDBSS is driven."""
+def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
+    """Find or make everything, and find out how the kernel's HDBSS is driven.
+
+    Without ``boots`` an unknown kernel is not asked, and taken for one without HDBSS.
+    """
     store = cache()
     kernel = _kernel(choice, store, progress)
     bench = Bench(
@@ -109,10 +112,10 @@ def prepare(choice: Choice, progress: Progress) -> Bench:
         runs=store.root / "runs",
         keep=choice.keep,
     )
-    return bench.driven_by(_uapi(choice, bench, progress))
+    return bench.driven_by(_uapi(choice, bench, progress, boots))
 
 
-def _uapi(choice: Choice, bench: Bench, progress: Progress) -> Uapi:
+def _uapi(choice: Choice, bench: Bench, progress: Progress, boots: bool) -> Uapi:
     style, _, number = (choice.uapi or "").partition(":")
     if style in ("auto", "none"):
         return Uapi(style)
@@ -120,6 +123,9 @@ def _uapi(choice: Choice, bench: Bench, progress: Progress) -> Uapi:
         return Uapi("cap", int(number))
     if bench.kernel.cap is not None:
         return Uapi("cap", bench.kernel.cap)
+    if not boots:
+        progress.line("how this kernel's HDBSS is driven would be found out by booting it once")
+        return Uapi("none")
     found = probe_uapi(bench, progress)
     if style == "cap" and found.style != "cap":
         raise UsageError("this kernel offers no capability that behaves like HDBSS; see --uapi")

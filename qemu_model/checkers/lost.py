@@ -8,27 +8,21 @@ It rests on the agent's comparison of memory alone and trusts neither trace nor 
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
 from qemu_model.model.dirtylog import CONTENT, Debt, SlotLog
+from qemu_model.program import PAGE
 from qemu_model.run import Run
 
-SHOWN = 8
-"""Pages that are explained one by one; the summary counts them all."""
+SHOWN = 4
+"""Pages that are explained one by one; the first one says how many there are."""
 
 
 def check(run: Run, history: History) -> list[Divergence]:
-    """One divergence per slot life and page, up to SHOWN, the first with the total."""
-    return [
-        finding
-        for slot in history.slots
-        for finding in _slot(run, history, slot, [d for d in slot.lost() if d.source == CONTENT])
-    ]
-
-
-def _slot(run: Run, history: History, slot: SlotLog, debts: list[Debt]) -> list[Divergence]:
+    """One divergence for each lost page, up to SHOWN."""
+    debts = owed(history, CONTENT)
     return [
         Divergence(
             checker="lost",
             summary=f"page {debt.page} of slot {slot.slot} changed and was never reported "
-            f"({len(debts)} such pages in this slot)",
+            f"({len(debts)} such pages)",
             rule="I1 (KVM_GET_DIRTY_LOG: a page written since the last read is in the next)",
             required=f"the page in one of the {debt.missed} reads of the log after "
             f"line {debt.line} ({run.line(debt.line)})",
@@ -36,7 +30,12 @@ def _slot(run: Run, history: History, slot: SlotLog, debts: list[Debt]) -> list[
             slot=slot.slot,
             page=debt.page,
             round=slot.round_after(debt.line),
-            records=run.records_about(slot.gpa + debt.page * 4096),
+            records=run.records_about(slot.gpa + debt.page * PAGE),
         )
-        for debt in debts[:SHOWN]
+        for slot, debt in debts[:SHOWN]
     ]
+
+
+def owed(history: History, source: str) -> list[tuple[SlotLog, Debt]]:
+    """Everything that was still owed after the last read, for one reason."""
+    return [(slot, debt) for slot in history.slots for debt in slot.lost() if debt.source == source]

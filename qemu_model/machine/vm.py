@@ -44,7 +44,7 @@ class Limits:
     """
 
     boot: float = 120.0
-    stall: float = 90.0
+    stall: float = 180.0
     total: float = 900.0
     leave: float = 20.0
     console_bytes: int = 16 << 20

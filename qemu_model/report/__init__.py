@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Verdicts for people and machines: text, KTAP, JUnit, JSON."""
+"""Verdicts for people and machines: text and JSON."""

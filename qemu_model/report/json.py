@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The report for programs.
 
-One object: ``version`` (1), ``exit`` (the exit code) and ``results``, a list with one
+One object: ``version`` (1), ``complete`` (false while or because the command did not get to
+its end), ``exit`` (the exit code) and ``results``, a list with one
 object for each scenario and mode; its keys are those of ``report.result.Result`` plus
 ``verdict``, and ``divergences`` holds the fields of ``checkers.finding.Divergence``.
 """
@@ -12,23 +13,28 @@ from dataclasses import asdict
 from pathlib import Path
 
 from qemu_model.errors import UsageError
-from qemu_model.report.result import Result, exit_code
+from qemu_model.report.result import Result
 
 VERSION = 1
 
 
-def document(results: Sequence[Result]) -> dict[str, object]:
+def document(results: Sequence[Result], code: int, complete: bool = True) -> dict[str, object]:
     """The report as plain data."""
     return {
         "version": VERSION,
-        "exit": int(exit_code(results)),
+        "complete": complete,
+        "exit": code,
         "results": [asdict(result) | {"verdict": result.verdict} for result in results],
     }
 
 
-def write(path: Path, results: Sequence[Result]) -> None:
-    """Write the report; UsageError when the file cannot be written."""
+def write(path: Path, results: Sequence[Result], code: int, complete: bool = True) -> None:
+    """Write the report, all of it or nothing; UsageError when the file cannot be written."""
+    partial = path.with_name(f"{path.name}.partial")
     try:
-        path.write_text(json.dumps(document(results), indent=1) + "\n", encoding="utf-8")
+        partial.write_text(
+            json.dumps(document(results, code, complete), indent=1) + "\n", encoding="utf-8"
+        )
+        partial.replace(path)
     except OSError as error:
         raise UsageError(f"--json {path}: {error.strerror}") from error

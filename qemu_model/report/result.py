@@ -36,6 +36,8 @@ class Result:
     """Why the scenario was not run."""
     error: str | None = None
     """What went wrong with the machine or the run."""
+    bug: bool = False
+    """Whether it was hdbss itself that failed; ``error`` is the traceback."""
     unchecked: dict[str, str] = field(default_factory=dict)
     """Checkers that could not be asked, with the reason."""
     kernel: str = ""
@@ -44,7 +46,9 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """``agree``, ``DIVERGE``, ``error`` or ``skipped``."""
+        """``agree``, ``DIVERGE``, ``error``, ``BUG`` (of ours) or ``skipped``."""
+        if self.bug:
+            return "BUG"
         if self.error is not None:
             return "error"
         if self.skipped is not None:
@@ -57,6 +61,8 @@ def exit_code(results: Iterable[Result]) -> Exit:
     verdicts = {result.verdict for result in results}
     if "DIVERGE" in verdicts:
         return Exit.DIVERGENCE
+    if "BUG" in verdicts:
+        return Exit.BUG
     if "error" in verdicts:
         return Exit.INFRASTRUCTURE
     return Exit.UNSUPPORTED if verdicts == {"skipped"} else Exit.AGREE

@@ -15,7 +15,7 @@ def line(result: Result) -> str:
     """One line for a scenario that has just finished."""
     reason = result.error or result.skipped
     text = f"{result.scenario} [{result.mode}] {result.verdict} {result.seconds:.1f}s"
-    return f"{text}: {reason.splitlines()[0]}" if reason else text
+    return printable(f"{text}: {reason.splitlines()[0]}" if reason else text)
 
 
 def table(results: Sequence[Result]) -> str:
@@ -40,6 +40,11 @@ def table(results: Sequence[Result]) -> str:
     )
 
 
+def printable(text: str) -> str:
+    """The text without what a hostile kernel could do to a terminal or a mail."""
+    return "".join(c if c.isprintable() else "\n" if c == "\n" else "?" for c in text)
+
+
 def block(result: Result) -> str:
     """Everything that a reader of a mail needs about one scenario that did not agree."""
     lines = [f"{result.verdict}: {result.scenario}, mode {result.mode}, seed {result.seed}"]
@@ -61,7 +66,7 @@ def block(result: Result) -> str:
         if count > _SHOWN
     ]
     lines += [f"  not checked: {name}: {why}" for name, why in result.unchecked.items()]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _divergence(divergence: Divergence) -> list[str]:

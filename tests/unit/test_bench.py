@@ -76,7 +76,7 @@ def test_emulation_compares_the_best_of_five_turns(ours: Bench, machine: FakeMac
     assert "2.20 s with the plugin, 2.00 s without" in figure.words
     # In turn, so that a host that becomes slower is fair to both; and the same otherwise.
     assert [spec.plugin is not None for spec in machine.specs] == [True, False] * 5
-    assert not any(spec.trace for spec in machine.specs)
+    assert all(spec.trace for spec in machine.specs)
     assert len(set(machine.programs)) == 1
     assert len({(spec.smp, spec.memory, spec.cmdline) for spec in machine.specs}) == 1
 

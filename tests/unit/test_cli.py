@@ -31,7 +31,7 @@ def kept(tmp_path: Path) -> Path:
         "machine": {"mode": "parallel", "seed": 3},
         "kernel": {"description": "none"},
         "command": "hdbss run by.hand",
-        "end": {"seconds": 1.5},
+        "end": {"how": "complete", "why": "", "seconds": 1.5},
     }
     (tmp_path / "run.json").write_text(json.dumps(record))
     (tmp_path / "program.txt").write_text(PROGRAM)
@@ -90,6 +90,16 @@ def test_a_run_with_a_foreign_file(
         (kept / "agent.log").write_bytes(channel_bytes("get x\n"))
     assert main(["check", str(kept)]) == code
     assert words in one_line(capsys)
+
+
+@pytest.mark.parametrize("how", ["lost", "running", "interrupted"])
+def test_a_run_that_has_no_end_has_no_verdict(
+    kept: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (kept / "run.json").read_text()
+    (kept / "run.json").write_text(text.replace("complete", how))
+    assert main(["check", str(kept)]) == Exit.INFRASTRUCTURE
+    assert how in one_line(capsys)
 
 
 def test_a_truncated_trace(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:

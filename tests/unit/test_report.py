@@ -35,6 +35,7 @@ SKIPPED = replace(AGREE, scenario="uapi.nvhe", figures={}, skipped="no capabilit
         ([AGREE, ERROR], Exit.INFRASTRUCTURE),
         ([ERROR, DIVERGE], Exit.DIVERGENCE),
         ([SKIPPED], Exit.UNSUPPORTED),
+        ([ERROR, replace(ERROR, bug=True)], Exit.BUG),
         ([], Exit.AGREE),
     ],
 )
@@ -66,6 +67,14 @@ def test_a_block_says_everything_that_a_mail_needs() -> None:
     assert "kernel panic" in text.block(ERROR) and "last line" in text.block(ERROR)
 
 
+def test_nothing_of_the_kernels_reaches_the_terminal_unseen() -> None:
+    hostile = replace(LOST, records=("\x1b[2J\x07 line\r", "\x9b31m"), seen="a\x1b]0;b\x07")
+    block = text.block(replace(DIVERGE, divergences=(hostile,)))
+    assert "?[2J? line?" in block
+    assert all(c.isprintable() or c == "\n" for c in block)
+    assert text.line(replace(ERROR, error="\x1b[2J")).endswith(": ?[2J")
+
+
 def test_many_findings_are_counted_instead_of_printed() -> None:
     block = text.block(replace(DIVERGE, divergences=(LOST,) * 7))
     assert block.count("[lost]") == 4 and "3 more findings" in block
@@ -79,13 +88,13 @@ def test_lines_while_it_runs_and_at_the_end() -> None:
 
 
 def test_json_holds_the_same(tmp_path: Path) -> None:
-    json_report.write(tmp_path / "report", [AGREE, DIVERGE])
+    json_report.write(tmp_path / "report", [AGREE, DIVERGE], 1)
     document = json.loads((tmp_path / "report").read_text())
-    assert (document["version"], document["exit"]) == (1, 1)
+    assert (document["version"], document["exit"], document["complete"]) == (1, 1, True)
     assert [result["verdict"] for result in document["results"]] == ["agree", "DIVERGE"]
     assert document["results"][1]["divergences"][0]["page"] == 9
 
 
 def test_a_report_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--json"):
-        json_report.write(tmp_path / "none" / "report", [])
+        json_report.write(tmp_path / "none" / "report", [], 0)

@@ -37,7 +37,7 @@ def record() -> dict[str, Any]:
         "machine": {"mode": "deterministic", "seed": 3},
         "kernel": {"description": "Linux 6.12"},
         "command": "hdbss run by.hand",
-        "end": {"seconds": 1.5},
+        "end": {"how": "complete", "why": "", "seconds": 1.5},
     }
 
 

@@ -235,7 +235,7 @@ def test_no_place_for_directories(tmp_path: Path, machine: FakeMachine) -> None:
         run(fake_bench(tmp_path, keep=tmp_path / "keep"))
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), ZeroDivisionError()])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
 def test_an_interrupted_run_is_cleaned_up(
     tmp_path: Path, machine: FakeMachine, error: BaseException
 ) -> None:
@@ -243,6 +243,13 @@ def test_an_interrupted_run_is_cleaned_up(
     with pytest.raises(type(error)):
         run(fake_bench(tmp_path))
     assert len(machine.directories) == 1 and below(tmp_path / "runs") == []
+
+
+def test_a_bug_of_ours_keeps_the_run_and_stops_nobody(tmp_path: Path, machine: FakeMachine) -> None:
+    machine.error = ZeroDivisionError("ours")
+    result = run(fake_bench(tmp_path))
+    assert result.verdict == "BUG" and "ZeroDivisionError: ours" in str(result.error)
+    assert Path(result.directory).is_dir()
 
 
 def test_an_interrupted_run_is_kept_where_the_user_said_so(
@@ -383,7 +390,7 @@ def test_the_command_of_a_result_makes_the_same_choice(
     program, *words = shlex.split(bench.repeat("buffer.full"))
     chosen: list[Choice] = []
 
-    def prepare(asked: Choice, progress: object) -> Bench:
+    def prepare(asked: Choice, progress: object, boots: bool) -> Bench:
         chosen.append(asked)
         raise UsageError("this is far enough")
 
