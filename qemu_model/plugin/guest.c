@@ -13,8 +13,6 @@
  * Limits: no EL3, Non-secure state, Direct permissions (VTCR_EL2.{S2PIE,D128} are
  * 0). AT S12E1W reports a fault for a writable-clean page, because QEMU sees HD=0.
  */
-#include <stdatomic.h>
-
 #include "decode.h"
 #include "interceptor.h"
 #include "regs.h"
@@ -27,9 +25,6 @@
 
 #define SCTLR_EE	(1ull << 25)
 #define SPSR_AARCH32	(1ull << 4)
-
-/* vCPUs on their way to a vector with a fault to decide on; mostly 0 */
-static atomic_uint nr_faulted;
 
 /* Whether an ERET with these leads to EL1 or EL0; otherwise it is illegal, or to EL2. */
 static bool returns_to_guest(uint64_t spsr, uint64_t hcr)
@@ -56,8 +51,7 @@ static void record_exit(struct vcpu *vcpu, uint64_t vector)
 /* The vector's first instruction never came: software has the fault as it is. */
 static void fault_unanswered(struct vcpu *vcpu)
 {
-	vcpu->faulted = false;
-	atomic_fetch_sub(&nr_faulted, 1);
+	vcpu_set_faulted(vcpu, false);
 	record_exit(vcpu, vcpu->vector);
 }
 
@@ -112,6 +106,7 @@ void on_discontinuity(unsigned int index, enum qemu_plugin_discon_type type, uin
 	(void)userdata;
 	if (!vcpu)
 		return;
+	vcpu_reset_if_pending(vcpu);
 	vcpu_learn(vcpu);
 	vtcr_source_restore(vcpu);
 	if (vcpu->faulted)
@@ -135,9 +130,8 @@ void on_discontinuity(unsigned int index, enum qemu_plugin_discon_type type, uin
 	abort->elr = reg_read(REG_ELR_EL2);
 	if (offset >= VECTOR_LOWER && (offset & VECTOR_TYPE) == VECTOR_SYNC &&
 	    vtcr_hdbss_enabled(vcpu->pe.vtcr) && abort_is_candidate(abort->esr)) {
-		vcpu->faulted = true;
 		vcpu->vector = to_pc;
-		atomic_fetch_add(&nr_faulted, 1);
+		vcpu_set_faulted(vcpu, true);
 		return;
 	}
 	record_exit(vcpu, offset);
@@ -151,13 +145,12 @@ void on_vector(unsigned int index, void *site)
 	struct vcpu *vcpu;
 
 	(void)index;
-	if (!atomic_load_explicit(&nr_faulted, memory_order_relaxed))
+	if (!vcpus_faulted())
 		return;
 	vcpu = vcpu_current();
 	if (!vcpu || !vcpu->faulted || site_pc(site) != vcpu->vector)
 		return;
-	vcpu->faulted = false;
-	atomic_fetch_sub(&nr_faulted, 1);
+	vcpu_set_faulted(vcpu, false);
 
 	vcpu->abort.vttbr = reg_read(REG_VTTBR_EL2);
 	vcpu->abort.hcr = reg_read(REG_HCR_EL2);

@@ -212,10 +212,6 @@ QEMU_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info
 		      stderr);
 		return -1;
 	}
-	if (!vcpus_init((unsigned int)info->system.max_vcpus)) {
-		fputs("hdbss: no memory for the vCPUs\n", stderr);
-		return -1;
-	}
 	if (options.trace) {
 		interceptor.trace = trace_open(options.trace, options.trace_limit,
 					       (uint32_t)info->system.max_vcpus, error,
@@ -224,6 +220,10 @@ QEMU_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info
 			fprintf(stderr, "hdbss: %s\n", error);
 			return -1;
 		}
+	}
+	if (!vcpus_init((unsigned int)info->system.max_vcpus, interceptor.trace)) {
+		fputs("hdbss: no memory for the vCPUs\n", stderr);
+		return -1;
 	}
 	qemu_plugin_register_vcpu_init_cb(id, on_vcpu_init, NULL);
 	qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation, NULL);

@@ -178,22 +178,15 @@ void on_msr_tpidr(unsigned int index, void *site)
 	vcpu_tpidr_written(reg_read_x(insn_rt(site_insn(site))));
 }
 
-static void reset_now(struct vcpu *vcpu)
-{
-	vcpu_reset(vcpu, 0);
-	trace_record(interceptor.trace, TRACE_RESET, vcpu->pe.index, 0, vcpu->pe.hdbssbr,
-		     vcpu->pe.hdbssprod, vcpu->pe.vtcr);
-}
-
 /*
  * SMC, QEMU's conduit of PSCI. A PE that switches itself off executes nothing
- * more until it is switched on and comes out of reset, so its reset is now.
+ * more until it is switched on and comes out of reset, so its reset is now. The
+ * others, when one PE resets all, see to it themselves.
  */
 void on_smc(unsigned int index, void *site)
 {
 	uint32_t function = (uint32_t)reg_read_x(0);
 	struct vcpu *vcpu = vcpu_current();
-	unsigned int i;
 
 	(void)index;
 	(void)site;
@@ -205,13 +198,12 @@ void on_smc(unsigned int index, void *site)
 		break;
 	case PSCI_CPU_OFF:
 		if (vcpu)
-			reset_now(vcpu);
+			vcpu_reset(vcpu);
 		break;
 	case PSCI_SYSTEM_RESET:
 	case PSCI_SYSTEM_RESET2:
 		/* With -no-reboot the machine ends here and nobody sees the difference. */
-		for (i = 0; i < vcpus_count(); i++)
-			reset_now(vcpu_at(i));
+		vcpus_reset();
 		break;
 	}
 }

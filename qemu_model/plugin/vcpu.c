@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "regs.h"
@@ -7,11 +6,13 @@
 
 static struct vcpu *vcpus;
 static unsigned int nr_vcpus;
+static struct trace *reset_trace;
+static atomic_uint nr_faulted;
 static atomic_bool round_robin;	/* one host thread runs several vCPUs */
 static __thread struct vcpu *own;	/* not in round-robin mode */
 static bool doubtful;		/* round-robin mode: somebody could not be told apart */
 
-bool vcpus_init(unsigned int count)
+bool vcpus_init(unsigned int count, struct trace *trace)
 {
 	unsigned int i;
 
@@ -19,6 +20,7 @@ bool vcpus_init(unsigned int count)
 	if (!vcpus)
 		return false;
 	nr_vcpus = count;
+	reset_trace = trace;
 	vcpus[0].on = true;
 	for (i = 0; i < count; i++)
 		vcpus[i].pe.index = i;
@@ -68,8 +70,15 @@ static struct vcpu *vcpu_by_tpidr(uint64_t tpidr)
 
 struct vcpu *vcpu_current(void)
 {
-	if (!atomic_load_explicit(&round_robin, memory_order_relaxed))
+	unsigned int i;
+
+	if (!atomic_load_explicit(&round_robin, memory_order_relaxed)) {
+		vcpu_reset_if_pending(own);
 		return own;
+	}
+	/* This is the thread of all of them, and TPIDR_EL2 of a PE that was reset is new. */
+	for (i = 0; i < nr_vcpus; i++)
+		vcpu_reset_if_pending(&vcpus[i]);
 	return vcpu_by_tpidr(reg_read(REG_TPIDR_EL2));
 }
 
@@ -77,8 +86,10 @@ struct vcpu *vcpu_current_with_hdbssf(void)
 {
 	unsigned int i;
 
-	if (!atomic_load_explicit(&round_robin, memory_order_relaxed))
+	if (!atomic_load_explicit(&round_robin, memory_order_relaxed)) {
+		vcpu_reset_if_pending(own);
 		return own->hdbssf ? own : NULL;
+	}
 	for (i = 0; i < nr_vcpus; i++)
 		if (vcpus[i].hdbssf) {
 			struct vcpu *vcpu = vcpu_current();
@@ -127,15 +138,50 @@ void vcpu_switched_on(uint64_t affinity)
 		vcpus[index].on = true;
 }
 
-void vcpu_reset(struct vcpu *vcpu, uint64_t vtcr)
+void vcpu_set_faulted(struct vcpu *vcpu, bool faulted)
 {
-	pe_reset(&vcpu->pe, vtcr);
+	if (vcpu->faulted == faulted)
+		return;
+	vcpu->faulted = faulted;
+	if (faulted)
+		atomic_fetch_add(&nr_faulted, 1);
+	else
+		atomic_fetch_sub(&nr_faulted, 1);
+}
+
+bool vcpus_faulted(void)
+{
+	return atomic_load_explicit(&nr_faulted, memory_order_relaxed);
+}
+
+void vcpu_reset(struct vcpu *vcpu)
+{
+	pe_reset(&vcpu->pe, 0);
 	vcpu->in_guest = false;
 	vcpu->hdbssf = false;
 	vcpu->eret_known = false;
 	vcpu->retrying = false;
-	vcpu->faulted = false;
+	vcpu_set_faulted(vcpu, false);
 	vcpu->restore = false;
 	vcpu->on = false;
 	vcpu->tpidr_known = false;
+	trace_record(reset_trace, TRACE_RESET, vcpu->pe.index, 0, vcpu->pe.hdbssbr,
+		     vcpu->pe.hdbssprod, vcpu->pe.vtcr);
+}
+
+void vcpus_reset(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr_vcpus; i++)
+		atomic_store(&vcpus[i].reset_pending, true);
+}
+
+void vcpu_reset_if_pending(struct vcpu *vcpu)
+{
+	if (!atomic_load_explicit(&vcpu->reset_pending, memory_order_relaxed) ||
+	    !atomic_exchange(&vcpu->reset_pending, false))
+		return;
+	vcpu_reset(vcpu);
+	vcpu->on = vcpu->pe.index == 0;		/* the others wait for CPU_ON */
 }

@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * One QEMU vCPU: the PE that it is, and what the interceptor has to remember
- * between two callbacks. Only the vCPU's own thread touches it.
+ * between two callbacks. Only the vCPU's own thread touches it, but for
+ * reset_pending.
  */
 #ifndef HDBSS_VCPU_H
 #define HDBSS_VCPU_H
 
+#include <stdatomic.h>
+
 #include "append.h"
 #include "pe.h"
+#include "trace.h"
 
 struct vcpu {
 	struct pe pe;
+
+	atomic_bool reset_pending;	/* the machine was reset, by any PE */
 
 	bool in_guest;		/* at EL1/EL0 under stage 2 */
 	bool hdbssf;		/* ESR_EL2 is abort.esr, with HDBSSF; QEMU's copy has none */
@@ -22,7 +28,7 @@ struct vcpu {
 	bool retrying;		/* on the way to that ERET: transparent to software */
 
 	/* A fault to decide on at the first instruction of its vector. */
-	bool faulted;
+	bool faulted;		/* changed by vcpu_set_faulted() only */
 	uint64_t vector;
 	struct abort abort;
 
@@ -37,8 +43,8 @@ struct vcpu {
 	bool tpidr_known;
 };
 
-/* Space for @count vCPUs; false if there is no memory. */
-bool vcpus_init(unsigned int count);
+/* Space for @count vCPUs, whose resets go to @trace; false if there is no memory. */
+bool vcpus_init(unsigned int count, struct trace *trace);
 unsigned int vcpus_count(void);
 struct vcpu *vcpu_at(unsigned int index);
 
@@ -72,7 +78,24 @@ void vcpu_tpidr_written(uint64_t value);
 /* PSCI CPU_ON of the PE with this MPIDR_EL1 affinity, as machine "virt" gives them. */
 void vcpu_switched_on(uint64_t affinity);
 
-/* The PE is reset: nothing of the past holds. VTCR_EL2 as QEMU resets it. */
-void vcpu_reset(struct vcpu *vcpu, uint64_t vtcr);
+/* Remember that there is a fault to decide on, or forget it. */
+void vcpu_set_faulted(struct vcpu *vcpu, bool faulted);
+
+/* Whether any vCPU has such a fault: mostly not. */
+bool vcpus_faulted(void);
+
+/*
+ * The PE is reset, and off: nothing of the past holds. VTCR_EL2 becomes 0, as in
+ * QEMU. Writes the RESET record.
+ */
+void vcpu_reset(struct vcpu *vcpu);
+
+/*
+ * The machine is reset: each PE is, at the beginning of the next callback in its
+ * own thread. vcpu_current() sees to that; who has a vCPU by its index calls
+ * vcpu_reset_if_pending() first.
+ */
+void vcpus_reset(void);
+void vcpu_reset_if_pending(struct vcpu *vcpu);
 
 #endif

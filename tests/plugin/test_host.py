@@ -60,6 +60,14 @@ def test_writer_without_disk_space(traces: Path) -> None:
     assert trace.count == 2 * 16384 - 1
 
 
+def test_every_reset_is_recorded(traces: Path) -> None:
+    """As in host/test_vcpu.c: of all, by themselves; of one; of all in one thread."""
+    records = list(read_trace(traces / "resets.trace"))[1:-1]
+    assert {record[1] for record in records} == {Kind.RESET}
+    assert {record[4:] for record in records} == {(0,) * 6}
+    assert [record[2] for record in records] == [1, 0, 2, 2, 2, 0, 1, 2]
+
+
 def test_clang_agrees(make: Make) -> None:
     """No warning with the other compiler either."""
     make(PLUGIN, "CC=clang")

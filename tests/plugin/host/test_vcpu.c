@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Who executes an instruction, in both of QEMU's modes. */
+/*
+ * Who executes an instruction, in both of QEMU's modes, and who is reset.
+ * argv[1]: directory for files, which test_host.py reads again with trace.py.
+ */
 #include <pthread.h>
 
 #include "regs.h"
@@ -63,6 +66,64 @@ static void multi_threaded(void)
 	}
 }
 
+/* Where there is only a thread's own vCPU: everybody is reset, by himself. */
+static void *reset_of_second(void *unused)
+{
+	struct vcpu *vcpu = vcpu_at(1);
+
+	(void)unused;
+	vcpu_bind(1);
+	vcpu->pe.hdbssbr = 0x51000;
+	vcpu->hdbssf = true;
+	EXPECT(vcpu_current_with_hdbssf() == vcpu);
+	vcpus_reset();
+	EXPECT(!vcpu_current_with_hdbssf());
+	EXPECT_EQUAL(vcpu->pe.hdbssbr, 0);
+	/* and only once */
+	vcpu->pe.hdbssbr = 0x52000;
+	EXPECT_EQUAL(current_is(0), 1);
+	EXPECT_EQUAL(vcpu->pe.hdbssbr, 0x52000);
+	return NULL;
+}
+
+static void reset_multi_threaded(void)
+{
+	struct vcpu *first = vcpu_at(0);
+	pthread_t id;
+
+	vcpu_bind(0);
+	first->pe.hdbssbr = 0x50000;
+	first->in_guest = true;
+	EXPECT(!vcpus_faulted());
+	vcpu_set_faulted(first, true);
+	vcpu_set_faulted(first, true);
+	pthread_create(&id, NULL, reset_of_second, NULL);
+	pthread_join(id, NULL);
+	/* the other one did not touch it */
+	EXPECT_EQUAL(first->pe.hdbssbr, 0x50000);
+	EXPECT(first->in_guest && first->faulted && vcpus_faulted());
+	EXPECT_EQUAL(current_is(0), 0);
+	EXPECT_EQUAL(first->pe.hdbssbr, 0);
+	EXPECT(!first->in_guest && !first->faulted && !vcpus_faulted());
+	/* by its index, as at a discontinuity */
+	vcpu_at(2)->pe.hdbssbr = 0x53000;
+	vcpu_reset_if_pending(vcpu_at(2));
+	EXPECT_EQUAL(vcpu_at(2)->pe.hdbssbr, 0);
+}
+
+static void reset_of_one(void)
+{
+	struct vcpu *vcpu = vcpu_at(2);
+
+	vcpu_set_faulted(vcpu, true);
+	vcpu_set_faulted(vcpu_at(1), true);
+	vcpu_reset(vcpu);
+	EXPECT(!vcpu->faulted && vcpus_faulted());
+	vcpu_set_faulted(vcpu_at(1), false);
+	vcpu_set_faulted(vcpu_at(1), false);
+	EXPECT(!vcpus_faulted());
+}
+
 static void round_robin(void)
 {
 	vcpu_bind(0);
@@ -109,18 +170,38 @@ static void round_robin(void)
 	tpidr = 0x3000;
 	vcpu_learn(vcpu_at(2));
 	EXPECT_EQUAL(current_is(0x1000), 0);
-	vcpu_reset(vcpu_at(2), 0);
+	vcpu_reset(vcpu_at(2));
 	EXPECT_EQUAL(current_is(0x3000), -1);
+	/* after a reset of the machine the boot PE is alone again */
+	vcpu_at(1)->hdbssf = true;
+	vcpus_reset();
+	tpidr = 0;
+	EXPECT(!vcpu_current_with_hdbssf());
+	EXPECT_EQUAL(current_is(0), 0);
+	vcpu_switched_on(1);
+	EXPECT_EQUAL(current_is(0), -1);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-	EXPECT(vcpus_init(3));
+	struct trace *trace;
+	char path[4096], error[512];
+
+	if (argc != 2)
+		return 2;
+	snprintf(path, sizeof(path), "%s/resets.trace", argv[1]);
+	trace = trace_open(path, 1000, 3, error, sizeof(error));
+	EXPECT(trace);
+	EXPECT(vcpus_init(3, trace));
 	EXPECT_EQUAL(vcpus_count(), 3);
 	EXPECT(!vcpu_at(3));
 	multi_threaded();
+	reset_multi_threaded();
+	reset_of_one();
 	round_robin();
 	at_el2();
+	if (trace)
+		trace_close(trace);
 	free(vcpu_at(0));
 	return unit_result("vcpu");
 }
