@@ -112,8 +112,6 @@ class Anomaly(IntEnum):
     """b: IPA, c: descriptor; QEMU faulted where our walk finds no reason"""
     RETRY_LIMIT = 6
     """b: IPA; the descriptor's compare-and-swap lost too often"""
-    NO_ERET = 7
-    """no ERET was seen yet that the PE could be sent back through"""
     UNKNOWN_PE = 8
     """b: TPIDR_EL2 that belongs to no known PE"""
     REGISTER_UNREADABLE = 9
