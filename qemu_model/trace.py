@@ -44,7 +44,8 @@ REFUSE   an access that needed a dirty update was refused: a IPA, b ESR_EL2 deli
 ANOMALY  what a broken or hostile kernel asked for and cannot have: a ``Anomaly``,
          b.. as said there
 INJECT   reserved for injected faults
-END      a 0: clean exit, 1: record limit reached; b number of records, this one included
+END      a 0: clean exit, 1: record limit reached, 2: the file could not grow (no space),
+         and what happened since is not recorded; b number of records, this one included
 MARK     the agent's marker instruction: a = program line << 1 | phase (0 the operation
          begins, 1 it has ended)
 ======== ============================================================================
@@ -67,8 +68,8 @@ VERSION = 1
 HEADER = struct.Struct("<8sIIQQII8s16x")
 RECORD = struct.Struct("<QHHI6Q")
 
-END_CLEAN, END_LIMIT = 0, 1
-"""END.a: everything was recorded; the limit of records was reached."""
+END_CLEAN, END_LIMIT, END_NO_SPACE = 0, 1, 2
+"""END.a: everything was recorded; the limit of records was reached; the file could not grow."""
 
 FLAG_INDEX = 0x7FFFF
 """APPEND: INDEX before the append, flags[18:0]."""
@@ -142,7 +143,7 @@ class Trace:
 
     @property
     def end(self) -> int | None:
-        """``a`` of the END record (0 clean, 1 limit reached); None when the writer was killed."""
+        """``a`` of the END record (``END_CLEAN``...); None when the writer was killed."""
         if not self.count:
             return None
         last = RECORD.unpack_from(self.data, HEADER.size + (self.count - 1) * RECORD.size)

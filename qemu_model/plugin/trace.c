@@ -2,8 +2,10 @@
 /*
  * The file is an array of 64-byte units: unit 0 is the header, unit n is record
  * n. It grows by chunks that are allocated on disk before they are mapped, so
- * that a full disk is an error here and not a SIGBUS. A chunk whose records are
- * all written is unmapped: memory stays bounded however long the trace is.
+ * that a full disk is an error here and not a SIGBUS. A chunk's last unit is
+ * written only once there is a next chunk; if there cannot be one, it is END.
+ * A chunk whose records are all written is unmapped: memory stays bounded
+ * however long the trace is.
  * "kind" is stored last, so a reader always sees whole records, even when this
  * process is killed.
  */
@@ -23,6 +25,11 @@
 #define CHUNK_UNITS	16384u			/* 1 MiB: a multiple of any page size */
 #define CHUNK_BYTES	((size_t)CHUNK_UNITS * UNIT)
 #define CLOSED		(1ull << 62)		/* beyond any limit */
+
+/* END.a */
+#define END_CLEAN	0
+#define END_LIMIT	1
+#define END_NO_SPACE	2
 
 struct header {
 	char magic[8];
@@ -111,10 +118,17 @@ static void trace_put(struct trace *trace, uint64_t seq, enum trace_kind kind, u
 {
 	uint64_t number = seq / CHUNK_UNITS;
 	struct record *units = trace_chunk(trace, number);
+	uint64_t no_space[6] = { END_NO_SPACE, seq };
 	struct record *record;
 
 	if (!units)
 		return;
+	if (seq % CHUNK_UNITS == CHUNK_UNITS - 1 && kind != TRACE_END &&
+	    !trace_chunk(trace, number + 1)) {
+		kind = TRACE_END;
+		pe = flags = 0;
+		fields = no_space;
+	}
 	record = &units[seq % CHUNK_UNITS];
 	record->seq = seq;
 	record->pe = (uint16_t)pe;
@@ -192,7 +206,7 @@ void trace_write(struct trace *trace, enum trace_kind kind, unsigned int pe, uin
 	if (seq < trace->limit)
 		trace_put(trace, seq, kind, pe, flags, fields);
 	else if (seq == trace->limit)
-		trace_put(trace, seq, TRACE_END, 0, 0, (const uint64_t[6]){ 1, seq });
+		trace_put(trace, seq, TRACE_END, 0, 0, (const uint64_t[6]){ END_LIMIT, seq });
 }
 
 void trace_close(struct trace *trace)
@@ -203,9 +217,9 @@ void trace_close(struct trace *trace)
 	if (seq >= CLOSED)
 		return;
 	if (seq <= trace->limit)
-		trace_put(trace, seq, TRACE_END, 0, 0, (const uint64_t[6]){ 0, seq });
+		trace_put(trace, seq, TRACE_END, 0, 0, (const uint64_t[6]){ END_CLEAN, seq });
 	units = (seq <= trace->limit ? seq : trace->limit) + 1;
-	/* A broken trace ends with its last chunk, all of which was written. */
+	/* A broken trace has its END in the last unit of its last chunk. */
 	if (!atomic_load(&trace->broken) && ftruncate(trace->fd, (off_t)(units * UNIT)) < 0)
 		fprintf(stderr, "hdbss: cannot cut the trace to its length: %s\n",
 			strerror(errno));

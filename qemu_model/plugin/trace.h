@@ -50,7 +50,10 @@ struct trace *trace_open(const char *file, uint64_t limit, uint32_t nr_pes,
 /* Complete the header, once RAM is known. */
 void trace_set_ram(struct trace *trace, uint64_t base, uint64_t size);
 
-/* Write one record. A NULL trace, a full one and one that broke take no more. */
+/*
+ * Write one record. A NULL trace, a full one and one that broke take no more. One
+ * that breaks, because the file cannot grow, has ended with END then.
+ */
 void trace_write(struct trace *trace, enum trace_kind kind, unsigned int pe, uint32_t flags,
 		 const uint64_t fields[6]);
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from qemu_model.trace import Header, Kind, read_trace
+from qemu_model.trace import END_CLEAN, END_NO_SPACE, Header, Kind, read_trace
 from tests.plugin.conftest import PLUGIN, Make
 
-THREADS, EACH = 4, 20000
-"""As in host/test_trace.c."""
+THREADS, EACH, CHUNK = 4, 20000, 16384
+"""As in host/test_trace.c; a chunk is what the file grows by, header included."""
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,22 @@ def test_writer_killed(traces: Path) -> None:
     assert trace.end is None
 
 
-def test_writer_without_disk_space(traces: Path) -> None:
-    trace = read_trace(traces / "full.trace")
-    assert trace.end is None
-    assert trace.count == 2 * 16384 - 1
+@pytest.mark.parametrize("chunks", [1, 2, 4])
+def test_writer_without_disk_space(traces: Path, chunks: int) -> None:
+    """The last record says so; before it everything is as it would be with space."""
+    trace = read_trace(traces / f"full{chunks}.trace")
+    records = list(trace)
+    assert trace.end == END_NO_SPACE
+    assert trace.count == chunks * CHUNK - 1
+    assert records[-1] == (trace.count, Kind.END, 0, 0, END_NO_SPACE, trace.count, 0, 0, 0, 0)
+    assert {record[1] for record in records[1:-1]} == {Kind.MARK}
+    assert (traces / f"full{chunks}.trace").stat().st_size == chunks * CHUNK * 64
+
+
+def test_writer_whose_end_is_the_last_of_its_chunk(traces: Path) -> None:
+    trace = read_trace(traces / "chunk.trace")
+    assert (trace.count, trace.end) == (CHUNK - 1, END_CLEAN)
+    assert (traces / "chunk.trace").stat().st_size == CHUNK * 64
 
 
 def test_every_reset_is_recorded(traces: Path) -> None:

@@ -11,6 +11,7 @@
 
 #define THREADS	4
 #define EACH	20000u
+#define CHUNK_UNITS	16384u	/* as in trace.c: what a file grows by */
 
 static char error[512];
 
@@ -84,27 +85,33 @@ static void killed(const char *directory)
 }
 
 /* The disk is full (a limit on the size of files): it ends, nothing crashes. */
-static void full_disk(const char *directory)
+static void full_disk(const char *directory, const char *name, rlim_t chunks)
 {
-	struct rlimit limit = { 2 << 20, 2 << 20 };
+	struct rlimit limit = { chunks << 20, chunks << 20 };
 	pid_t child = fork();
 	int status;
 
 	if (!child) {
-		struct trace *trace;
-		unsigned int i;
-
 		signal(SIGXFSZ, SIG_IGN);
 		setrlimit(RLIMIT_FSIZE, &limit);
-		trace = trace_open(path(directory, "full.trace"), 1000000, 1, error,
-				   sizeof(error));
-		for (i = 0; i < 100000; i++)
-			trace_record(trace, TRACE_MARK, 0, 0, i);
-		trace_close(trace);
-		_exit(0);
+		threads(directory, name, 1000000);
+		_exit(failures);
 	}
 	waitpid(child, &status, 0);
 	EXPECT(WIFEXITED(status) && !WEXITSTATUS(status));
+}
+
+/* As many records as fill the first chunk, END included: no second one is needed. */
+static void last_unit(const char *directory)
+{
+	struct trace *trace = trace_open(path(directory, "chunk.trace"), 1000000, 1, error,
+					 sizeof(error));
+	unsigned int i;
+
+	for (i = 2; i < CHUNK_UNITS - 1; i++)
+		trace_record(trace, TRACE_MARK, 0, 0, i);
+	trace_close(trace);
+	kept[nr_kept++] = trace;
 }
 
 int main(int argc, char **argv)
@@ -118,6 +125,9 @@ int main(int argc, char **argv)
 	threads(argv[1], "limited.trace", 50000);
 	threads(argv[1], "tiny.trace", 2);
 	killed(argv[1]);
-	full_disk(argv[1]);
+	full_disk(argv[1], "full1.trace", 1);
+	full_disk(argv[1], "full2.trace", 2);
+	full_disk(argv[1], "full4.trace", 4);
+	last_unit(argv[1]);
 	return unit_result("trace");
 }
