@@ -10,11 +10,11 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cache
 
 from qemu_model.arch.entry import IPA, TTWL, ttwl_to_level
 from qemu_model.arch.registers import SysReg
-from qemu_model.arch.stage2 import Granule, WalkParams
+from qemu_model.arch.stage2 import FINAL_LEVEL, Granule, WalkParams
 from qemu_model.channel import Channel, Frame, Pages, Result, What
 from qemu_model.errors import InfrastructureError
 from qemu_model.model.dirtylog import SlotLog
@@ -31,15 +31,9 @@ _READS = ("get", "precopy-round", "precopy-final")
 _HDBSS_REGISTERS = (SysReg.HDBSSBR_EL2, SysReg.HDBSSPROD_EL2)
 
 
-class Append(NamedTuple):
-    """An entry that a PE appended."""
-
-    seq: int
-    """Number of its trace record."""
-    pe: int
-    ipa: int
-    size: int
-    """Bytes that the entry stands for, 0 where its level is none of a leaf."""
+Append = tuple[int, int, int]
+"""An entry: number of its trace record, IPA, and the bytes that it stands for (0 where its
+level is none of a leaf)."""
 
 
 @dataclass
@@ -92,13 +86,13 @@ def build(program: Program, observations: Channel, trace: Iterable[RawRecord]) -
 def _read_trace(history: History, trace: Iterable[RawRecord]) -> None:
     at = (0, 0)
     appends: dict[tuple[int, int], list[Append]] = defaultdict(list)
-    granule = Granule.KB4
+    sizes = _leaf_sizes(Granule.KB4)
     for seq, kind, pe, flags, a, b, c, _d, _e, _f in trace:
         if kind == Kind.APPEND:
-            level = ttwl_to_level(TTWL.get(b))
-            size = granule.leaf_size(level) if level >= 0 else 0
+            level = ttwl_to_level(b >> TTWL.low)
+            size = sizes.get(level, 0)
             if not flags & FLAG_CAS_LOST:  # else another PE's entry stands for the transition
-                appends[at].append(Append(seq, pe, b & IPA.mask, size))
+                appends[at].append((seq, b & IPA.mask, size))
             history.entries += 1
             history.levels.add(level)
             history.pes.add(pe)
@@ -108,10 +102,15 @@ def _read_trace(history: History, trace: Iterable[RawRecord]) -> None:
             history.refusals += 1
         elif kind == Kind.ENTRY:
             walk = walk_params(c)
-            granule = walk.granule if isinstance(walk, WalkParams) else Granule.KB4
+            sizes = _leaf_sizes(walk.granule if isinstance(walk, WalkParams) else Granule.KB4)
         elif kind == Kind.WRITE and a in _HDBSS_REGISTERS:
             history.writes += 1
     history.appends = dict(appends)
+
+
+@cache
+def _leaf_sizes(granule: Granule) -> dict[int, int]:
+    return {level: granule.leaf_size(level) for level in range(FINAL_LEVEL + 1)}
 
 
 class _Teller:
@@ -180,7 +179,7 @@ class _Teller:
             log = self._slot(operation)
             log.read(line, self._pages(operation, What.REPORTED), quiet)
             if name == "precopy-final":
-                log.differs(line, self._pages(operation, What.DIFFERS))
+                log.differs(self._pages(operation, What.DIFFERS))
 
     def _create(self, operation: Operation) -> None:
         slot, gpa = operation.subject(), operation.number("gpa")
@@ -225,15 +224,15 @@ class _Teller:
             self._first_run.setdefault(slot, line)
 
     def _apply_appends(self, line: int, phase: int) -> None:
-        for append in self._history.appends.get((line, phase), ()):
+        for seq, ipa, size in self._history.appends.get((line, phase), ()):
             # The last slot that starts at or below the entry, then those inside a block.
-            at = max(bisect_right(self._starts, append.ipa) - 1, 0)
-            while at < len(self._starts) and self._starts[at] < append.ipa + append.size:
+            at = max(bisect_right(self._starts, ipa) - 1, 0)
+            while at < len(self._starts) and self._starts[at] < ipa + size:
                 log = self._by_start[at]
-                first = max(append.ipa - log.gpa, 0) // PAGE
-                end = min(append.ipa + append.size - log.gpa, log.pages * PAGE) // PAGE
+                first = max(ipa - log.gpa, 0) // PAGE
+                end = min(ipa + size - log.gpa, log.pages * PAGE) // PAGE
                 if first < end:
-                    log.appended(line, range(first, end), append.seq)
+                    log.appended(line, range(first, end), seq)
                 at += 1
 
     def _index(self) -> None:

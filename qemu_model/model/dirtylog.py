@@ -13,8 +13,10 @@ and what the PEs did is placed between them by the agent's markers.  A store tha
 happens during a read may be in that read or in the next one.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 CONTENT = "content"
 """Owed because the memory comparison showed another content."""
@@ -22,8 +24,7 @@ ENTRY = "entry"
 """Owed because a PE appended an HDBSS entry."""
 
 
-@dataclass
-class Debt:
+class Debt(NamedTuple):
     """A page that the log owes.
 
     ``line`` is where it came into being: only reads on later lines are due for it.
@@ -34,8 +35,12 @@ class Debt:
     page: int
     source: str
     line: int
-    seq: int = 0
-    missed: int = 0
+    seq: int
+    missed: int
+
+
+Owed = dict[int, tuple[int, int]]
+"""By page: the line since when it is owed, and the trace record."""
 
 
 @dataclass
@@ -66,22 +71,26 @@ class SlotLog:
     """Reads leave bits standing until they are cleared (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)."""
     logging: bool = False
     figures: Figures = field(default_factory=Figures)
-    _owed: dict[tuple[str, int], Debt] = field(default_factory=dict)
-    _reads: list[tuple[int, frozenset[int]]] = field(default_factory=list)
+    _content: Owed = field(default_factory=dict)
+    _entries: Owed = field(default_factory=dict)
+    _again: Owed = field(default_factory=dict)
+    """Pages with a second entry while the first one is owed."""
+    _differs: set[int] = field(default_factory=set)
+    _reads: list[frozenset[int]] = field(default_factory=list)
+    _read_lines: list[int] = field(default_factory=list)
     _truth: set[int] = field(default_factory=set)
+    _standing: frozenset[int] = frozenset()
     _logged_since: int = 0
     _compared: int = 0
-    _standing: set[int] = field(default_factory=set)
-    _again: dict[int, Debt] = field(default_factory=dict)
 
     def set_logging(self, line: int, on: bool) -> None:
         """Logging was switched; with it off the bitmap is gone, and what it owed with it."""
         if on and not self.logging:
             self._logged_since = line
         if not on:
-            self._owed.clear()
-            self._again.clear()
-            self._standing.clear()
+            for owed in (self._content, self._entries, self._again):
+                owed.clear()
+            self._standing = frozenset()
         self.logging = on
 
     def appended(self, line: int, pages: Iterable[int], seq: int) -> None:
@@ -93,9 +102,10 @@ class SlotLog:
         if not self.logging:
             return
         for page in pages:
-            debt = Debt(page, ENTRY, line, seq)
-            if self._owed.setdefault((ENTRY, page), debt) is not debt:
-                self._again[page] = debt
+            if page in self._entries:
+                self._again[page] = (line, seq)
+            else:
+                self._entries[page] = (line, seq)
 
     def snapshot(self, line: int) -> None:
         """The memory's content is known from here on."""
@@ -105,26 +115,22 @@ class SlotLog:
         """``pages`` differ from the last snapshot or comparison.
 
         ``ran`` is the first line since then on which a vCPU was in the guest; no store
-        can be older.  Reads from it to this line may have reported the change.
+        can be older.  Reads from it to this line may have reported the change, but being
+        concurrent none of them was due.
         """
         since = max(self._compared, ran or 0)
         logged = self.logging and self._logged_since <= since
         self._compared = line
         self._truth |= pages
         self.figures.changed += len(pages)
-        if not logged:
-            return
-        between = [(at, reported) for at, reported in self._reads if at >= since]
-        for page in pages:
-            if any(page in reported for _, reported in between):
-                continue
-            # A concurrent read need not have seen it, so none of them was due.
-            self._owed.setdefault((CONTENT, page), Debt(page, CONTENT, since))
+        if logged:
+            between = self._reads[bisect_left(self._read_lines, since) :]
+            unpaid = pages.difference(*between, self._content)
+            self._content.update(dict.fromkeys(unpaid, (since, 0)))
 
-    def differs(self, line: int, pages: frozenset[int]) -> None:
+    def differs(self, pages: frozenset[int]) -> None:
         """A migrated copy differs from its source after the final read: lost beyond repair."""
-        for page in pages:
-            self._owed[CONTENT, page] = Debt(page, CONTENT, line, missed=1)
+        self._differs |= pages
 
     def read(self, line: int, pages: frozenset[int], quiet: bool) -> None:
         """The log was read and reported ``pages``.
@@ -132,27 +138,24 @@ class SlotLog:
         ``quiet``: no vCPU has been in the guest since the last comparison, so that the
         truth is known and what it does not contain is spurious.
         """
-        self.figures.reads += 1
-        self.figures.reported += len(pages)
-        self._reads.append((line, pages))
-        paid = set()
-        for key, debt in list(self._owed.items()):
-            if debt.page in pages:
-                if debt.missed:
-                    self.figures.late += debt.source == CONTENT
-                    self.figures.lateness = max(self.figures.lateness, debt.missed)
-                paid.add(debt.page)
-                del self._owed[key]
-            elif debt.line < line:
-                debt.missed += 1
-        for page, debt in self._again.items():
-            if debt.line == line:
-                self._owed[ENTRY, page] = debt
-        self._again.clear()
+        figures = self.figures
+        figures.reads += 1
+        figures.reported += len(pages)
         if quiet:
-            self.figures.spurious += len(pages - self._truth - self._standing - paid)
+            due = self._truth.union(self._standing, self._content, self._entries)
+            figures.spurious += len(pages - due)
+        for owed in (self._content, self._entries):
+            for page in owed.keys() & pages:
+                missed = self._missed(owed.pop(page)[0])
+                if missed:
+                    figures.late += owed is self._content
+                    figures.lateness = max(figures.lateness, missed)
+        self._reads.append(pages)
+        self._read_lines.append(line)
+        self._entries.update((p, debt) for p, debt in self._again.items() if debt[0] == line)
+        self._again.clear()
         if self.manual:
-            self._standing = set(pages)
+            self._standing = pages
         self._truth.clear()
 
     def cleared(self, pages: frozenset[int]) -> None:
@@ -161,10 +164,20 @@ class SlotLog:
 
     def round_after(self, line: int) -> int:
         """Number, from 1, of the first read on a later line than ``line``."""
-        return 1 + sum(1 for at, _ in self._reads if at <= line)
+        return 1 + bisect_right(self._read_lines, line)
 
     def lost(self) -> list[Debt]:
         """What is still owed although a read was due for it, by page."""
-        return sorted(
-            (debt for debt in self._owed.values() if debt.missed), key=lambda debt: debt.page
-        )
+        found = [
+            Debt(page, source, line, seq, missed)
+            for source, owed in ((CONTENT, self._content), (ENTRY, self._entries))
+            for page, (line, seq) in owed.items()
+            if (missed := self._missed(line))
+        ]
+        last = self._read_lines[-1] if self._read_lines else 0
+        found += [Debt(page, CONTENT, last, 0, 1) for page in self._differs]
+        return sorted(found)
+
+    def _missed(self, line: int) -> int:
+        """Reads on later lines than ``line``: all of them if the page is still owed."""
+        return len(self._read_lines) - bisect_right(self._read_lines, line)

@@ -133,7 +133,7 @@ def test_switching_logging_off_forgives_what_was_owed() -> None:
 def test_a_migrated_copy_that_differs_is_lost_at_once() -> None:
     slot = log()
     slot.read(5, pages(1), quiet=False)
-    slot.differs(5, pages(9))
+    slot.differs(pages(9))
     assert [debt.page for debt in slot.lost()] == [9]
 
 
