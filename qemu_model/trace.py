@@ -237,10 +237,11 @@ def describe(record: RawRecord) -> str:
 def count_records(path: Path) -> int:
     """Number of records that a live or finished trace holds by now; 0 without a file.
 
-    A cheap sign of progress: one binary search over the published kinds.
+    A cheap sign of progress: one binary search over the published kinds, because the file is
+    longer than what is in it.  While several PEs write, it may miss the records in flight.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             low, high = 0, max(0, (path.stat().st_size - HEADER.size) // RECORD.size)
             while low < high:
                 middle = (low + high) // 2

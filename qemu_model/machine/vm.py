@@ -24,7 +24,8 @@ from qemu_model.machine.lost import Loss, MachineLost, Outcome, ended, panicked,
 from qemu_model.machine.progress import Progress
 from qemu_model.machine.qemu import Qemu
 from qemu_model.machine.record import Record
-from qemu_model.machine.watch import FileTail, TraceTail, Watchdog
+from qemu_model.machine.watch import FileTail, Watchdog
+from qemu_model.trace import count_records
 
 #: How often the signs of life are looked at (seconds).
 _TICK = 0.2
@@ -143,10 +144,11 @@ class _Machine:
         self._agent, self._shared = Decoder(), Decoder(shared=True)
         self._agent_frames: list[Frame] = []
         self._shared_frames: list[Frame] = []
-        self._agent_tail, self._trace = FileTail(files.agent), TraceTail(files.trace)
+        self._agent_tail = FileTail(files.agent)
         self._lines = sum(1 for _ in files.program.open())
         self._told = ""
         self._leaving: float | None = None
+        self._records = 0
         self._trace_seen = 0.0
         ours, theirs = stack.enter_context(_console_pair())
         console = f"socket,fd={theirs.fileno()}"
@@ -172,7 +174,7 @@ class _Machine:
             Channel(tuple(frames), tuple(decoder.problems)),
             self._boot,
             self._watchdog.elapsed,
-            self._trace.count,
+            self._records,
             self._process.poll(),
             tuple(clean(line.encode()) for line in text),
             shared,
@@ -209,11 +211,11 @@ class _Machine:
                 break
         if everything or self._watchdog.elapsed - self._trace_seen >= _TRACE_TICK:
             self._trace_seen = self._watchdog.elapsed
-            self._trace.update()
+            self._records = count_records(self._files.trace)
         frames = self._agent_frames or self._shared_frames
         if frames:
             self._boot.reach(Stage.AGENT, self._watchdog.elapsed)
-        self._watchdog.see(self._console.count, self._agent_tail.count, self._trace.count)
+        self._watchdog.see(self._console.count, self._agent_tail.count, self._records)
         self._tell(frames)
 
     def _tell(self, frames: list[Frame]) -> None:

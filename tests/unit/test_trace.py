@@ -197,6 +197,18 @@ def test_records_of_a_live_file_are_counted(tmp_path: Path, count: int, room: in
     assert count_records(path) == count
 
 
+@given(steps=st.lists(st.integers(0, 300), min_size=1, max_size=5), room=st.integers(0, 300))
+def test_records_are_counted_while_they_come(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[int], room: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "growing.bin"
+    data, total = make_trace([mark(line) for line in range(1500)]).data, 0
+    for step in steps:
+        total += step
+        path.write_bytes(data[: HEADER.size + total * RECORD.size] + bytes(RECORD.size * room))
+        assert count_records(path) == total
+
+
 @pytest.mark.parametrize("size", [0, 1, 63])
 def test_counting_before_the_header_is_complete(tmp_path: Path, size: int) -> None:
     path = tmp_path / "trace.bin"
