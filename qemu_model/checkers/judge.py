@@ -18,7 +18,7 @@ from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History, build
 from qemu_model.errors import InfrastructureError
 from qemu_model.run import Run
-from qemu_model.trace import END_LIMIT, Anomaly, Kind, describe
+from qemu_model.trace import END_LIMIT, END_NO_SPACE, Anomaly, Kind, describe
 
 Checker = Callable[[Run, History], list[Divergence]]
 
@@ -77,6 +77,10 @@ def judge(run: Run) -> Verdict:
     if run.trace is not None and run.trace.end == END_LIMIT:
         raise InfrastructureError(
             f"the trace reached its limit of {run.trace.count} records; what followed is unknown"
+        )
+    if run.trace is not None and run.trace.end == END_NO_SPACE:
+        raise InfrastructureError(
+            f"the disk was full after {run.trace.count} records of the trace; make room"
         )
     _require_interceptor(run)
     history = build(run.program, run.observations, run.trace or ())

@@ -49,6 +49,7 @@ def _readonly(s: Script) -> None:
     for _ in range(3):
         s.stride(256)
         s.payload("run", "read", 0, 512)
+        s.payload("run", "exec", 0, 256)
         # Each store to the read-only slot leaves the guest as MMIO; memory stays as it is.
         s("run", 0, "stride", gpa=hex(SLOT_GPA + size), count=256, stride=PAGE, value=s.value(),
           expect="exit=door mmio=256")  # fmt: skip
@@ -110,7 +111,7 @@ SCENARIOS = (
     ),
     Scenario(
         "readonly.slot",
-        "loads from and stores to a read-only slot beside a writable one",
+        "loads, calls, and stores to a read-only slot beside a writable one",
         "DBM on a read-only mapping: hardware lets the guest change what it must not",
         _readonly,
     ),

@@ -13,7 +13,7 @@ def _matrix(s: Script) -> None:
     def enable(a0: int, a1: int, expect: str = "", flags: int = 0) -> None:
         s("enable-cap", cap="hdbss", flags=flags, a0=a0, a1=a1, expect=expect)
 
-    s("klog")
+    s("klog", level=7)
     enable(0, 0)  # off when off
     for order in range(10):
         enable(order, 1)
@@ -42,7 +42,7 @@ def _matrix(s: Script) -> None:
     enable(0, 0)
     s.stride(64)
     s.harvest()
-    s("klog", expect="ret=0 lines=0")
+    s("klog", level=7, expect="ret=0 lines=0 lost=0")
     s.reaches("entries>=64")
 
 

@@ -172,8 +172,8 @@ def test_a_record_cut_in_the_middle(tmp_path: Path) -> None:
 
 
 def test_the_limit_is_told_from_a_clean_end(tmp_path: Path) -> None:
-    assert make_trace([mark(1)], limited=True).end == END_LIMIT
-    assert read(tmp_path, make_trace([mark(1)], limited=True).data).end == END_LIMIT
+    assert make_trace([mark(1)], end=END_LIMIT).end == END_LIMIT
+    assert read(tmp_path, make_trace([mark(1)], end=END_LIMIT).data).end == END_LIMIT
     assert read(tmp_path, make_trace([mark(1)]).data).end == END_CLEAN
     assert read(tmp_path, make_trace([mark(1)], ended=False).data).end is None
 

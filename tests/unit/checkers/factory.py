@@ -49,11 +49,11 @@ def leave(prod: int = 0, pe: int = 0) -> Event:
     return event(Kind.EXIT, 0x93C0_8047, 0, 0, prod, 0x400, 0x1000_0000, pe=pe)
 
 
-def make_trace(events: Sequence[Event], ended: bool = True, limited: bool = False) -> Trace:
+def make_trace(events: Sequence[Event], ended: bool = True, end: int = 0) -> Trace:
     """A trace of these records, numbered, with or without its END."""
     all_events = [event(Kind.BEGIN, 1), *events]
     if ended:
-        all_events.append(event(Kind.END, int(limited), len(all_events) + 1))
+        all_events.append(event(Kind.END, end, len(all_events) + 1))
     data = HEADER.pack(
         MAGIC, VERSION, RECORD.size, RAM.ram_base, RAM.ram_size, RAM.nr_pes, 0, b"plugin"
     )

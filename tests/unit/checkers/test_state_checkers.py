@@ -7,7 +7,7 @@ from qemu_model.checkers import kernel_log, liveness, programming, uapi
 from qemu_model.checkers.history import History
 from qemu_model.checkers.judge import judge
 from qemu_model.errors import InfrastructureError
-from qemu_model.trace import Anomaly, Kind, describe
+from qemu_model.trace import END_LIMIT, END_NO_SPACE, Anomaly, Kind, describe
 from tests.unit.checkers.factory import (
     BR,
     BUFFER,
@@ -186,7 +186,9 @@ def test_a_run_that_is_not_whole_is_not_judged() -> None:
     with pytest.raises(InfrastructureError, match="killed"):
         judge(make_run("vm", trace=make_trace([mark(1)], ended=False)))
     with pytest.raises(InfrastructureError, match="limit"):
-        judge(make_run("vm", trace=make_trace([mark(1)], limited=True)))
+        judge(make_run("vm", trace=make_trace([mark(1)], end=END_LIMIT)))
+    with pytest.raises(InfrastructureError, match="disk was full"):
+        judge(make_run("vm", trace=make_trace([mark(1)], end=END_NO_SPACE)))
 
 
 @pytest.mark.parametrize(
