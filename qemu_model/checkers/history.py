@@ -28,7 +28,7 @@ _ON_SLOTS = frozenset(
 )
 """Operations that mean nothing for a slot whose creation has failed."""
 _READS = ("get", "precopy-round", "precopy-final")
-_HDBSS_REGISTERS = (SysReg.HDBSSBR_EL2, SysReg.HDBSSPROD_EL2)
+HDBSS_REGISTERS = (SysReg.HDBSSBR_EL2, SysReg.HDBSSPROD_EL2)
 
 
 Append = tuple[int, int, int]
@@ -103,7 +103,7 @@ def _read_trace(history: History, trace: Iterable[RawRecord]) -> None:
         elif kind == Kind.ENTRY:
             walk = walk_params(c)
             sizes = _leaf_sizes(walk.granule if isinstance(walk, WalkParams) else Granule.KB4)
-        elif kind == Kind.WRITE and a in _HDBSS_REGISTERS:
+        elif kind == Kind.WRITE and a in HDBSS_REGISTERS:
             history.writes += 1
     history.appends = dict(appends)
 

@@ -19,6 +19,7 @@ def _orders(s: Script) -> None:
         s("slot", slot, gpa=hex(SLOT_GPA + slot * size), pages=_ALIAS_PAGES, mem=memory, lane=slot)
     whole = {"ocount": _ALIASES, "ostride": size + 8}
     # A thread that nothing preempts: a flush at vcpu_put would empty the buffer early.
+    s("pin", "agent", cpu=0)
     s("pin", "fifo", vcpu=0, cpu=1)
     # Blocks are mapped before logging starts, which splits them without a fault.
     s("run", 0, "stride", gpa=hex(SLOT_GPA), count=8, stride=512 * PAGE, value=s.value(), **whole)
@@ -49,6 +50,8 @@ def _orders(s: Script) -> None:
 
 def _full(s: Script) -> None:
     s.vm(2048)
+    s("pin", "agent", cpu=0)
+    s("pin", "fifo", vcpu=0, cpu=1)
     s.hdbss_on(0)
     s("log", 0, "on")
     s("snapshot", 0)

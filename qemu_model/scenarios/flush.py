@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The places at which a kernel has to take entries out of the buffer."""
 
-from qemu_model.scenarios.scenario import Scenario, Script
+from qemu_model.scenarios.scenario import Needs, Scenario, Script
 
 
 def _put(s: Script) -> None:
@@ -47,8 +47,9 @@ def _fault(s: Script) -> None:
     s.hdbss_on(0)
     s("log", 0, "on")
     s("snapshot", 0)
-    s("pin", vcpu=0, cpu=0)
-    s("pin", vcpu=1, cpu=1)
+    s("pin", "agent", cpu=0)
+    s("pin", "fifo", vcpu=0, cpu=1)
+    s("pin", "fifo", vcpu=1, cpu=2)
     for _ in range(3):
         s.payload("start", "stride", 0, 1200)
         s.payload("start", "stride", 1, 1200, first=848, offset=64)
@@ -76,6 +77,7 @@ SCENARIOS = (
         "two vCPUs on two CPUs fill their buffers again and again",
         "the flush for HDBSSF takes another vCPU's entries or forgets its own",
         _fault,
+        needs=Needs(cpus=3),
         styles=("cap", "auto"),
     ),
 )

@@ -30,6 +30,8 @@ def _off_pending(s: Script) -> None:
 
 def _off_on_again(s: Script) -> None:
     s.vm(2048)
+    s("pin", "agent", cpu=0)
+    s("pin", "fifo", vcpu=0, cpu=1)
     s("log", 0, "on")
     s("snapshot", 0)
     for order in (3, 1, 0, 2):

@@ -44,6 +44,8 @@ def _move(s: Script) -> None:
 
 def _late(s: Script) -> None:
     s.vm(1024)
+    s("pin", "agent", cpu=0)
+    s("pin", "fifo", vcpu=0, cpu=1)
     s.hdbss_on(0)
     s("log", 0, "on")
     s("snapshot", 0)

@@ -202,7 +202,8 @@ def test_a_run_that_is_not_whole_is_not_judged() -> None:
 )
 def test_a_run_in_which_the_interceptor_failed_is_not_judged(reason: Anomaly) -> None:
     with pytest.raises(InfrastructureError, match=reason.name):
-        judge(make_run("vm", trace=[event(Kind.ANOMALY, reason, 1)]))
+        judge(make_run("vm", trace=[event(Kind.WRITE, BR, 0), event(Kind.ANOMALY, reason, 1)]))
+    judge(make_run("vm", trace=[event(Kind.ANOMALY, reason, 1)]))
 
 
 def test_records_are_described_whatever_they_hold() -> None:
