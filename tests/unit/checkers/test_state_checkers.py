@@ -125,12 +125,25 @@ def test_results_that_are_expected(line: str, frame: str) -> None:
         ("check-cap cap=hdbss # expect ret=1", "result ret=0 errno=0", "ret = 0"),
         ("run 0 stride", "result ret=0 errno=0 exit=timeout", "exit = timeout"),
         ("wait 0", "result ret=0 errno=0 exit=error reason=17", "exit = error"),
-        ("klog # expect count=0", "result ret=0 errno=0 count=2", "count = 2"),
+        ("klog # expect lines=0", "result ret=0 errno=0 lines=2", "lines = 2"),
+        ("klog # expect lines=0", "result ret=0 errno=0", "lines = "),
     ],
 )
 def test_results_that_are_not(line: str, frame: str, seen: str) -> None:
     (finding,) = uapi.check(make_run(line, {1: [frame]}), NOTHING)
     assert finding.seen.startswith(seen)
+
+
+def test_a_busy_host_is_not_the_kernels_fault() -> None:
+    said = [
+        "line level=4 text=hrtimer:%20interrupt%20took%209%20ns",
+        "result ret=0 errno=0 lines=1",
+    ]
+    program = "klog # expect ret=0 lines=0"
+    assert uapi.check(make_run(program, {1: said}), NOTHING) == []
+    said[0] = "line level=4 text=something%20else"
+    (finding,) = uapi.check(make_run(program, {1: said}), NOTHING)
+    assert finding.seen.startswith("lines = 1")
 
 
 def test_an_operation_that_the_agent_never_reached_is_a_finding() -> None:
