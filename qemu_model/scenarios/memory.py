@@ -89,7 +89,7 @@ def _move(s: Script) -> None:
         before, after = SLOT_GPA + (turn - 1) * _AWAY, SLOT_GPA + turn * _AWAY
         s("start", 0, "stride", gpa=hex(before), count=pages, stride=PAGE, value=s.value(), loops=0)
         s("await", 0, page=pages - 1)
-        # The bitmap goes with the slot, so the entries for its old address have to as well.
+        # The bitmap goes with the slot; the next store makes the vCPU leave the guest.
         s("slot", 0, gpa=hex(after), pages=pages, mem="anon", log=True)
         s("stop", 0)
         s.harvest()
@@ -124,7 +124,7 @@ SCENARIOS = (
     Scenario(
         "slot.move",
         "a logged slot moves to another address under a running guest",
-        "entries for the old address, which are dropped although the bitmap lives on",
+        "entries for the old address dropped when the vCPU leaves, although the bitmap lives on",
         _move,
     ),
 )

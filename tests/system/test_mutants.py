@@ -80,10 +80,9 @@ def mutant(tree: Tree, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 FOUND: dict[str, tuple[tuple[str, str], ...]] = {
-    "no-flush-at-put": (("flush.put", "lost"), ("smp.move", "lost"), ("bitmap.stride", "lost")),
+    "no-flush-at-put": (("flush.put", "lost"), ("smp.move", "lost"), ("slot.move", "lost")),
     "no-flush-on-request": (("flush.request", "reached"),),
     "no-drain-before-off": (("off.pending", "lost"),),
-    "no-drain-on-move": (("slot.move", "lost"),),
     "no-hdbssf-branch": (("buffer.full", "liveness"), ("flush.fault", "liveness")),
     "no-index-reset": (("buffer.full", "liveness"),),
     "dbm-on-readonly": (("readonly.slot", "uapi"),),
