@@ -7,9 +7,8 @@ dropped even when the page's bit was set for another reason in an earlier round.
 
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
-from qemu_model.checkers.lost import SHOWN, owed
+from qemu_model.checkers.lost import SHOWN, owed, unpaid
 from qemu_model.model.dirtylog import ENTRY
-from qemu_model.program import PAGE
 from qemu_model.run import Run
 
 
@@ -17,18 +16,15 @@ def check(run: Run, history: History) -> list[Divergence]:
     """One divergence for each entry that no due read reported, up to SHOWN."""
     debts = owed(history, ENTRY)
     return [
-        Divergence(
+        unpaid(
+            run,
+            slot,
+            debt,
             checker="drained",
             summary=f"the entry of trace record {debt.seq} for page {debt.page} of slot "
             f"{slot.slot} reached no bitmap ({len(debts)} such entries)",
             rule="I2, I3 (every slot below INDEX is consumed before INDEX is reset)",
-            required=f"the page in one of the {debt.missed} reads of the log after "
-            f"line {debt.line} ({run.line(debt.line)})",
             seen="its bit was 0 in all of them",
-            slot=slot.slot,
-            page=debt.page,
-            round=slot.round_after(debt.line),
-            records=run.records_about(slot.gpa + debt.page * PAGE),
         )
         for slot, debt in debts[:SHOWN]
     ]

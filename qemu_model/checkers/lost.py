@@ -19,18 +19,15 @@ def check(run: Run, history: History) -> list[Divergence]:
     """One divergence for each lost page, up to SHOWN."""
     debts = owed(history, CONTENT)
     return [
-        Divergence(
+        unpaid(
+            run,
+            slot,
+            debt,
             checker="lost",
             summary=f"page {debt.page} of slot {slot.slot} changed and was never reported "
             f"({len(debts)} such pages)",
             rule="I1 (KVM_GET_DIRTY_LOG: a page written since the last read is in the next)",
-            required=f"the page in one of the {debt.missed} reads of the log after "
-            f"line {debt.line} ({run.line(debt.line)})",
             seen="its content differs, its bit was 0 in all of them",
-            slot=slot.slot,
-            page=debt.page,
-            round=slot.round_after(debt.line),
-            records=run.records_about(slot.gpa + debt.page * PAGE),
         )
         for slot, debt in debts[:SHOWN]
     ]
@@ -39,3 +36,21 @@ def check(run: Run, history: History) -> list[Divergence]:
 def owed(history: History, source: str) -> list[tuple[SlotLog, Debt]]:
     """Everything that was still owed after the last read, for one reason."""
     return [(slot, debt) for slot in history.slots for debt in slot.lost() if debt.source == source]
+
+
+def unpaid(
+    run: Run, slot: SlotLog, debt: Debt, *, checker: str, summary: str, rule: str, seen: str
+) -> Divergence:
+    """The finding that no due read reported a page, whyever it was owed."""
+    return Divergence(
+        checker=checker,
+        summary=summary,
+        rule=rule,
+        required=f"the page in one of the {debt.missed} reads of the log after "
+        f"line {debt.line} ({run.line(debt.line)})",
+        seen=seen,
+        slot=slot.slot,
+        page=debt.page,
+        round=slot.round_after(debt.line),
+        records=run.records_about(slot.gpa + debt.page * PAGE),
+    )
