@@ -16,6 +16,9 @@ SMP_MAX = 8
 #: COMMAND_LINE_SIZE of arm64.
 CMDLINE_MAX = 2048
 
+#: The machine that starts a kernel at EL2, without randomness, its RAM in backend m0.
+MACHINE = "virt,virtualization=on,gic-version=3,dtb-randomness=off,memory-backend=m0"
+
 #: All four denials work with the plugin: it opens its files before QEMU closes the door.
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -148,6 +151,17 @@ def kernel_cmdline(spec: MachineSpec) -> str:
     return text
 
 
+def accelerator(mode: Mode) -> list[str]:
+    """Return QEMU's options for a run mode."""
+    if mode is Mode.PARALLEL:
+        return ["-accel", "tcg,thread=multi"]
+    return [
+        *("-accel", "tcg,thread=single"),
+        *("-icount", "shift=0,sleep=off"),
+        *("-rtc", "clock=vm,base=2026-01-01"),
+    ]
+
+
 def compose(
     spec: MachineSpec,
     argv_prefix: tuple[str, ...],
@@ -160,7 +174,6 @@ def compose(
     for people who paste the output of ``--dry-run``.
     """
     files = RunFiles(directory)
-    machine = "virt,virtualization=on,gic-version=3,dtb-randomness=off,memory-backend=m0"
     argv = [
         *argv_prefix,
         "-no-user-config",
@@ -168,7 +181,7 @@ def compose(
         *("-display", "none"),
         "-no-reboot",
         *("-sandbox", SANDBOX),
-        *("-M", machine),
+        *("-M", MACHINE),
         *("-cpu", "max"),
         *("-smp", str(spec.smp)),
         *("-m", f"{spec.memory}M"),
@@ -176,14 +189,7 @@ def compose(
         f"memory-backend-file,id=m0,size={spec.memory}M,share=on,mem-path={quote(files.ram)}",
         *("-seed", str(spec.seed)),
     ]
-    if spec.mode is Mode.DETERMINISTIC:
-        argv += [
-            *("-accel", "tcg,thread=single"),
-            *("-icount", "shift=0,sleep=off"),
-            *("-rtc", "clock=vm,base=2026-01-01"),
-        ]
-    else:
-        argv += ["-accel", "tcg,thread=multi"]
+    argv += accelerator(spec.mode)
     argv += [
         *("-chardev", f"{console},id=console,logfile={quote(files.console)}"),
         *("-serial", "chardev:console"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qemu_model.machine.cache import Cache, default_root
-from qemu_model.machine.command import SANDBOX, Mode, quote
+from qemu_model.machine.command import MACHINE, SANDBOX, Mode, accelerator, quote
 from qemu_model.machine.progress import SilentProgress
 from qemu_model.machine.qemu import Qemu, find_qemu
 from qemu_model.machine.tools import cross_prefix
@@ -71,21 +71,13 @@ class Bench:
         ram = directory / "ram"
         if plugin_options is None:
             plugin_options = f"ram={quote(ram)},trace={quote(directory / 'trace.bin')}"
-        accelerator = ["-accel", "tcg,thread=multi"]
-        if mode is Mode.DETERMINISTIC:
-            accelerator = [
-                *("-accel", "tcg,thread=single"),
-                *("-icount", "shift=0,sleep=off"),
-                *("-rtc", "clock=vm,base=2026-01-01"),
-            ]
         backend = f"memory-backend-file,id=m0,size={MEMORY}M,share=on,mem-path={quote(ram)}"
-        machine = "virt,virtualization=on,gic-version=3,dtb-randomness=off,memory-backend=m0"
         return [
             *self.qemu.argv_prefix,
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-            *("-sandbox", SANDBOX, "-seed", "1", "-M", machine, "-cpu", "max"),
+            *("-sandbox", SANDBOX, "-seed", "1", "-M", MACHINE, "-cpu", "max"),
             *("-m", f"{MEMORY}M", "-object", backend, "-smp", str(smp)),
-            *accelerator,
+            *accelerator(mode),
             *("-serial", "stdio"),
             *(["-plugin", f"{quote(self.plugin)},{plugin_options}"] if plugin_options else []),
             *("-kernel", str(self.programs / f"{program}.elf")),
