@@ -19,9 +19,11 @@ BUILD = KERNEL / "build.sh"
 MAKEFILE = """\
 allnoconfig:
 	grep -v '$(LOST)' $(KCONFIG_ALLCONFIG) >$(O)/.config
-Image vmlinux:
+vmlinux:
 	@echo "  CC      $@.o"
 	@cat hello.txt >$(O)/vmlinux
+Image: vmlinux
+	@echo "  CC      $@.o"
 	test $(ARCH) = arm64 && mkdir -p $(O)/arch/arm64/boot
 	cp $(O)/vmlinux $(O)/arch/arm64/boot/Image
 """
