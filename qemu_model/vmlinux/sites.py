@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The places in a kernel's code at which FEAT_HDBSS shows: found by their instruction words.
+
+Instructions are decoded from their bits, because a disassembler of today names none of
+the HDBSS registers.  What the kernel patches in at boot (``.altinstructions``) counts
+where it will stand.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from qemu_model.arch.registers import SysReg
+from qemu_model.errors import UsageError
+from qemu_model.vmlinux.elf import Symbol, Vmlinux
+
+ESR_EL1 = 0x18_0000 | 5 << 12 | 2 << 8
+"""``sys_reg(3, 0, 5, 2, 0)``: under HCR_EL2.E2H an access to it is one to ESR_EL2."""
+SMC_0 = 0xD400_0003
+HINT_127 = 0xD503_2FFF
+"""The agent's marker."""
+ERET = 0xD69F_03E0
+_ERETAA, _ERETAB = 0xD69F_0BFF, 0xD69F_0FFF
+
+_ALTERNATIVE = struct.Struct("<iiHBB")
+"""struct alt_instr: offsets of the original and of the replacement from their own
+fields, cpucap, lengths in bytes."""
+
+GUEST_ENTER = "__guest_enter"
+"""The kernel's function whose ERET enters a guest in VHE mode."""
+FIRMWARE_CALL = "__arm_smccc_smc"
+"""The kernel's function through which PSCI is called."""
+VECTOR = "__kvm_hyp_vector"
+HARDENED_VECTORS = "__bp_harden_hyp_vecs"
+_VECTOR_SIZE = 0x800
+_LOWER_EL = range(0x400, 0x800, 0x80)
+_NVHE = "__kvm_nvhe_"
+"""Prefix of the code that runs at other addresses, and in nVHE mode only."""
+
+
+class Role(Enum):
+    """What the interceptor has to do at a site."""
+
+    MRS = "read of a register that the model holds"
+    MSR = "write of a register that the model holds"
+    MRS_ESR = "read of ESR_EL2"
+    ERET = "guest entry"
+    VECTOR = "exception from a lower Exception level"
+    SMC = "call of the firmware"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One instruction: ``register`` and ``rt`` where it is an MRS or MSR."""
+
+    address: int
+    role: Role
+    register: int = 0
+    rt: int = 31
+
+
+def _interesting() -> dict[int, tuple[Role, int]]:
+    """Instruction words without Rt, and what they mean."""
+    table: dict[int, tuple[Role, int]] = {}
+    held = (SysReg.HDBSSBR_EL2, SysReg.HDBSSPROD_EL2, SysReg.VTCR_EL2)
+    for register in (*held, SysReg.ID_AA64MMFR1_EL1):
+        table[0xD520_0000 | register] = (Role.MRS, int(register))
+    for register in held:
+        table[0xD500_0000 | register] = (Role.MSR, int(register))
+    for number in (int(SysReg.ESR_EL2), ESR_EL1):
+        table[0xD520_0000 | number] = (Role.MRS_ESR, number)
+    return table
+
+
+_TABLE = _interesting()
+_RT = 0x1F
+
+
+def decode(word: int, address: int) -> Site | None:
+    """The site that this word makes of its address; None for any other instruction.
+
+    ERET is not among them: which one enters a guest is not in its bits.
+    """
+    if word == SMC_0:
+        return Site(address, Role.SMC)
+    found = _TABLE.get(word & ~_RT)
+    return None if found is None else Site(address, found[0], found[1], word & _RT)
+
+
+@dataclass(frozen=True)
+class Sites:
+    """All sites of a kernel by their virtual address, and the ERET that a retry uses."""
+
+    by_address: Mapping[int, Site]
+    retry_eret: int
+    """An ERET that is no site, so that it can be executed without a stop."""
+
+    def of(self, *roles: Role) -> tuple[int, ...]:
+        """The addresses of the sites with these roles, in order."""
+        return tuple(sorted(a for a, site in self.by_address.items() if site.role in roles))
+
+
+def _words(vmlinux: Vmlinux) -> Iterator[tuple[int, int]]:
+    """Every aligned word of the code with its address, filtered by what can matter."""
+    wanted = {*_TABLE, SMC_0 & ~_RT, ERET & ~_RT, _ERETAA & ~_RT, _ERETAB & ~_RT}
+    for code in vmlinux.code():
+        words = array("I")
+        words.frombytes(code.data[: len(code.data) & ~3])
+        for index, word in enumerate(words):
+            if word & ~_RT in wanted:
+                yield code.address + 4 * index, word
+
+
+def _replacements(vmlinux: Vmlinux) -> Iterator[tuple[int, int]]:
+    """What alternatives put into the code: (address where it will stand, word)."""
+    table, base = vmlinux.data(".altinstructions"), vmlinux.section_address(".altinstructions")
+    codes = tuple(vmlinux.code())
+    usable = len(table) - len(table) % _ALTERNATIVE.size
+    for at, (original, replacement, _, _, size) in zip(
+        range(base, base + usable, _ALTERNATIVE.size),
+        _ALTERNATIVE.iter_unpack(table[:usable]),
+        strict=True,
+    ):
+        source = at + 4 + replacement
+        for code in codes:
+            if code.address <= source < code.address + len(code.data):
+                start = source - code.address
+                data = code.data[start : start + size]
+                for index in range(0, len(data) & ~3, 4):
+                    (word,) = struct.unpack_from("<I", data, index)
+                    yield at + original + index, word
+                break
+
+
+def _extent(symbol: Symbol) -> range:
+    return range(symbol.address, symbol.address + (symbol.size or 0x100))
+
+
+def find_sites(vmlinux: Vmlinux) -> Sites:
+    """Find all sites; UsageError when this cannot be a kernel with KVM at EL2."""
+    enter = vmlinux.find(GUEST_ENTER)
+    if enter is None:
+        raise UsageError(
+            f"vmlinux {vmlinux.path}: there is no {GUEST_ENTER}; "
+            "--mode gdb needs an arm64 kernel with KVM"
+        )
+    sites: dict[int, Site] = {}
+    retry = 0
+    entering = _extent(enter)
+    firmware = vmlinux.find(FIRMWARE_CALL)
+    calling = range(0) if firmware is None else _extent(firmware)
+    for address, word in _words(vmlinux):
+        site = decode(word, address)
+        if site is not None:
+            if site.role is not Role.SMC or address in calling:
+                sites[address] = site
+        elif word in (ERET, _ERETAA, _ERETAB):
+            if address in entering:
+                sites[address] = Site(address, Role.ERET)
+            elif word == ERET:
+                retry = retry or address
+    for address, word in _replacements(vmlinux):
+        site = decode(word, address)
+        if site is not None:
+            sites.setdefault(address, site)
+    for base in _vectors(vmlinux):
+        for offset in _LOWER_EL:
+            sites[base + offset] = Site(base + offset, Role.VECTOR)
+    for address in [a for a in sites if vmlinux.name_of(a).startswith(_NVHE)]:
+        del sites[address]
+    found = Sites(sites, retry)
+    if not found.of(Role.ERET) or not retry:
+        raise UsageError(f"vmlinux {vmlinux.path}: no ERET in {GUEST_ENTER}, or none but that")
+    return found
+
+
+def _vectors(vmlinux: Vmlinux) -> Iterator[int]:
+    """The vector tables that a PE may use while a guest runs: KVM's and its copies."""
+    yield vmlinux.address(VECTOR)
+    copies = vmlinux.find(HARDENED_VECTORS)
+    if copies is not None:
+        size = copies.size or 4 * _VECTOR_SIZE
+        yield from range(copies.address, copies.address + size, _VECTOR_SIZE)
