@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qemu_model.checkers.judge import judge
 from qemu_model.errors import InfrastructureError, UsageError
+from qemu_model.gdbstub.attach import GdbInterception
 from qemu_model.jobs import run_jobs
 from qemu_model.machine.cache import file_trouble
 from qemu_model.machine.command import KernelImage, MachineSpec, Mode, compose
@@ -63,7 +64,8 @@ class Bench:
         return MachineSpec(
             kernel=self.kernel,
             agent=self.agent,
-            plugin=self.plugin if needs.feature else None,
+            plugin=self.plugin if needs.feature and self.mode is not Mode.GDB else None,
+            gdbstub=needs.feature and self.mode is Mode.GDB,
             mode=self.mode,
             smp=needs.cpus,
             memory=needs.memory,
@@ -118,8 +120,9 @@ def run_program(
     bench: Bench, name: str, program: Program, needs: Needs, directory: Path, progress: Progress
 ) -> None:
     """Run one program on its machine; the directory then holds a finished run."""
+    machine = bench.machine(needs)
     run_machine(
-        bench.machine(needs),
+        machine,
         bench.qemu,
         program.text,
         directory,
@@ -131,6 +134,7 @@ def run_program(
             "feature": needs.feature,
             "command": bench.repeat(name),
         },
+        interception=GdbInterception(machine) if machine.gdbstub else None,
     )
 
 
@@ -150,6 +154,8 @@ def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Result
             result,
             skipped=f"it means nothing for a kernel that is driven by --uapi {bench.uapi.style}",
         )
+    if bench.mode is Mode.GDB and scenario.not_in_gdb:
+        return replace(result, skipped=scenario.not_in_gdb)
     directory = directory_for(bench, scenario.name)
     try:
         program = scenario.program(bench.uapi, bench.seed)

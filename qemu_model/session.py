@@ -2,6 +2,7 @@
 """What a command needs before it can run: cache, QEMU, images, a kernel's interface."""
 
 import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from qemu_model.machine import images
 from qemu_model.machine.cache import Cache, default_root
 from qemu_model.machine.command import KernelImage, Mode
 from qemu_model.machine.progress import Progress
-from qemu_model.machine.qemu import find_qemu
+from qemu_model.machine.qemu import PROGRAM, NoPluginQemu, Qemu, find_any_qemu, find_qemu
 from qemu_model.machine.vm import Limits
 from qemu_model.probe import probe_uapi
 from qemu_model.runner import Bench
@@ -99,13 +100,14 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
     """
     store = cache()
     kernel = _kernel(choice, store, progress)
+    qemu, mode = _qemu(choice, store, progress)
     bench = Bench(
-        qemu=find_qemu(store, progress, choice.qemu),
+        qemu=qemu,
         kernel=kernel,
         agent=images.agent(store, progress),
         plugin=images.plugin(store, progress),
         uapi=Uapi("none"),
-        mode=choice.mode,
+        mode=mode,
         seed=choice.seed,
         command=choice.options,
         limits=Limits() if choice.ours else _PATIENT,
@@ -113,6 +115,20 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
         keep=choice.keep,
     )
     return bench.driven_by(_uapi(choice, bench, progress, boots))
+
+
+def _qemu(choice: Choice, store: Cache, progress: Progress) -> tuple[Qemu, Mode]:
+    """The QEMU for the mode, or the mode for the QEMU."""
+    if choice.mode is Mode.GDB:
+        return find_any_qemu(store, progress, choice.qemu), choice.mode
+    try:
+        return find_qemu(store, progress, choice.qemu), choice.mode
+    except NoPluginQemu as error:
+        if shutil.which(PROGRAM) is None:
+            raise
+        qemu = find_any_qemu(store, progress)
+        progress.line(f"{error}; going on with --mode gdb on QEMU {qemu.version}, which is slower")
+        return qemu, Mode.GDB
 
 
 def _uapi(choice: Choice, bench: Bench, progress: Progress, boots: bool) -> Uapi:

@@ -274,6 +274,10 @@ class TraceWriter:
         values = (*fields, 0, 0, 0, 0, 0, 0)[:6]
         self._file.write(RECORD.pack(self.count, kind, pe, flags, *values))
 
+    def flush(self) -> None:
+        """Let readers of the file see what was written so far."""
+        self._file.flush()
+
     def close(self) -> None:
         """End the trace cleanly."""
         self.write(Kind.END, 0, (0, self.count + 1))

@@ -84,6 +84,7 @@ def child(
     argv: Sequence[str],
     *,
     stdout: int | IO[bytes],
+    stdin: int = subprocess.DEVNULL,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
@@ -92,7 +93,8 @@ def child(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run ``argv`` in a process group of its own for the length of the block.
 
-    Standard input is empty; standard output and error both go to ``stdout``.
+    Standard input is empty unless ``stdin`` says otherwise; standard output and error
+    both go to ``stdout``.
     However the block is left (Ctrl-C included) the whole group is gone
     afterwards.  Should this process be killed, the child is killed too; with ``guard``
     its children are as well, and a signal that ends it becomes status 128 + signal.
@@ -103,7 +105,7 @@ def child(
     how = "guard" if guard else "become"
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, how, str(os.getpid()), *argv],
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=stdout,
         stderr=subprocess.STDOUT,
         cwd=cwd,

@@ -30,6 +30,8 @@ class Mode(StrEnum):
     """a host thread per PE: real concurrency"""
     DETERMINISTIC = "deterministic"
     """round-robin and counted instructions: the same seed gives the same run"""
+    GDB = "gdb"
+    """no plugin: the gdbstub intercepts, and the reference model is the PE"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class KernelImage:
 class MachineSpec:
     """A machine to be run.
 
+    ``gdbstub``: it waits at its first instruction for a debugger on ``RunFiles.gdb_socket``.
     ``memory`` in MiB; ``seed`` goes to QEMU's random numbers; ``cmdline`` is added to
     the kernel's.  Without ``plugin`` the PEs have no FEAT_HDBSS.  ``trace_limit`` in
     records, None for the plugin's own; ``plugin_options`` are handed on as they are.
@@ -67,6 +70,7 @@ class MachineSpec:
     trace: bool = True
     trace_limit: int | None = None
     plugin_options: tuple[str, ...] = ()
+    gdbstub: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.smp <= SMP_MAX:
@@ -116,6 +120,11 @@ class RunFiles:
         return self.directory / "trace.bin"
 
     @property
+    def gdb_socket(self) -> Path:
+        """The gdbstub; both sides use its name relative to the directory, which is short."""
+        return self.directory / "gdb.sock"
+
+    @property
     def qemu(self) -> Path:
         """What QEMU and the plugin printed."""
         return self.directory / "qemu.log"
@@ -155,9 +164,11 @@ def accelerator(mode: Mode) -> list[str]:
     """Return QEMU's options for a run mode."""
     if mode is Mode.PARALLEL:
         return ["-accel", "tcg,thread=multi"]
+    # Counted time stands still at a stop.  With sleep=off QEMU's clock never goes on after one.
+    sleep = "" if mode is Mode.GDB else ",sleep=off"
     return [
         *("-accel", "tcg,thread=single"),
-        *("-icount", "shift=0,sleep=off"),
+        *("-icount", f"shift=0{sleep}"),
         *("-rtc", "clock=vm,base=2026-01-01"),
     ]
 
@@ -203,6 +214,10 @@ def compose(
         if spec.trace_limit is not None:
             options.append(f"trace-limit={spec.trace_limit}")
         argv += ["-plugin", ",".join([*options, *map(quote, spec.plugin_options)])]
+    if spec.gdbstub:
+        path = files.gdb_socket.name
+        argv += ["-S", "-chardev", f"socket,id=gdb,path={path},server=on,wait=off"]
+        argv += ["-gdb", "chardev:gdb"]
     argv += [
         *("-kernel", str(spec.kernel.image)),
         *("-initrd", str(files.initramfs)),

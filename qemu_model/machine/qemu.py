@@ -111,18 +111,22 @@ def _misfit(qemu: Qemu) -> str:
     return f"{qemu.argv_prefix[0]} is QEMU {qemu.version} with {has}"
 
 
-def given_qemu(path: Path) -> Qemu:
+class NoPluginQemu(InfrastructureError):
+    """There is no QEMU whose plugin API fits, and none can be fetched."""
+
+
+def given_qemu(path: Path, plugins: bool = True) -> Qemu:
     """Check the QEMU of ``--qemu``.
 
     Raises UsageError if ``path`` is no program, InfrastructureError if it is no QEMU or
-    if its plugin API is not PLUGIN_API.
+    (unless ``plugins`` are not needed) if its plugin API is not PLUGIN_API.
     """
     if not path.is_file():
         raise UsageError(f"--qemu {path}: no such file")
     if shutil.which(str(path.absolute())) is None:
         raise UsageError(f"--qemu {path}: not executable")
     qemu = identify((str(path.absolute()),), "--qemu")
-    if qemu.plugin_api != PLUGIN_API:
+    if plugins and qemu.plugin_api != PLUGIN_API:
         raise InfrastructureError(f"{_misfit(qemu)}; the plugin needs API {PLUGIN_API}: {ADVICE}")
     return qemu
 
@@ -166,18 +170,31 @@ def find_qemu(cache: Cache, progress: Progress, given: Path | None = None) -> Qe
     known = f"; not used: {', '.join(misfits)}" if misfits else ""
     if cache.find(fetch.KIND, fetch.key()) is not None:
         # It was fetched and does not fit: fetching it again would not help.
-        raise InfrastructureError(
+        raise NoPluginQemu(
             f"no QEMU with plugin API {PLUGIN_API}{known}: {ADVICE}, or remove "
             f"{cache.root / fetch.KIND} to have it fetched anew"
         )
     try:
         prefix = fetch.fetch(cache, progress)
     except fetch.CannotFetch as error:
-        raise InfrastructureError(
+        raise NoPluginQemu(
             f"no QEMU with plugin API {PLUGIN_API}{known}, and none can be fetched "
             f"({error}): {ADVICE}"
         ) from error
     qemu = identify(fetch.command(prefix), "fetched")
     if qemu.plugin_api != PLUGIN_API:
-        raise InfrastructureError(f"{_misfit(qemu)}, fetched into the cache: {ADVICE}")
+        raise NoPluginQemu(f"{_misfit(qemu)}, fetched into the cache: {ADVICE}")
     return qemu
+
+
+def find_any_qemu(cache: Cache, progress: Progress, given: Path | None = None) -> Qemu:
+    """Return a QEMU for the gdbstub: any version that has the machine (7.2 and newer).
+
+    Order: ``given`` (only that one), PATH, and then as ``find_qemu``.
+    """
+    if given is not None:
+        return given_qemu(given, plugins=False)
+    on_path = shutil.which(PROGRAM)
+    if on_path is not None:
+        return identify((on_path,), "PATH")
+    return find_qemu(cache, progress)

@@ -7,10 +7,11 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import Popen
+from subprocess import Popen, TimeoutExpired
+from typing import Protocol
 
 from qemu_model.channel import Begin, Channel, Decoder, Frame
 from qemu_model.errors import InfrastructureError, UsageError
@@ -34,6 +35,8 @@ _TRACE_TICK = 1.0
 #: Room that the logs and the trace need beside the machine's RAM (bytes).
 _SPARE = 256 << 20
 _QEMU_LINES = 20
+#: What QEMU gets to end by itself when its debugger has lost it (seconds).
+_LAST_WORDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,26 @@ class Limits:
     agent_bytes: int = 32 << 20
 
 
+class Intercepting(Protocol):
+    """What answers the machine's stops."""
+
+    stops: int
+    """How many there were."""
+
+    def serve(self, seconds: float) -> None:
+        """Answer stops for about so long."""
+
+    def flush(self) -> None:
+        """Let the trace's file grow."""
+
+
+class Interception(Protocol):
+    """How a machine that waits for a debugger gets one."""
+
+    def attach(self, files: RunFiles, qemu: Popen[bytes]) -> AbstractContextManager[Intercepting]:
+        """Attach and let the machine run; detach at the end of the block."""
+
+
 def run_machine(
     spec: MachineSpec,
     qemu: Qemu,
@@ -60,13 +83,15 @@ def run_machine(
     limits: Limits,
     progress: Progress,
     facts: Mapping[str, object] | None = None,
+    interception: Interception | None = None,
 ) -> Outcome:
     """Run ``program`` on a machine and return what came out of it.
 
     ``run_dir`` is made (mode 0700); if it exists it must be empty.  ``facts`` is what
     ``run.json`` shall say beside the machine (scenario, uapi, command).  ``progress``
-    gets a status whenever the machine has come further.  Whatever happens no process
-    is left behind, and RAM and initramfs are removed.
+    gets a status whenever the machine has come further.  ``interception`` attaches to a
+    machine with ``gdbstub``.  Whatever happens no process is left behind, and RAM and
+    initramfs are removed.
 
     Raises MachineLost if the machine did not come to its regular end, UsageError for a
     run directory in use, InfrastructureError for a full disk or missing files.
@@ -75,9 +100,11 @@ def run_machine(
     _prepare(files, spec, program)
     record = Record(files.run, spec, qemu, program, facts or {})
     with ExitStack() as stack:
-        stack.callback(_remove, files.ram, files.initramfs)
+        stack.callback(_remove, files.ram, files.initramfs, files.gdb_socket)
         machine = _Machine(spec, qemu, files, limits, progress, stack, record)
         try:
+            if interception is not None:
+                machine.intercept(interception, stack)
             loss = machine.watch()
         except BaseException as error:
             record.finish("interrupted", type(error).__name__, None)
@@ -150,6 +177,7 @@ class _Machine:
         self._leaving: float | None = None
         self._records = 0
         self._trace_seen = 0.0
+        self._intercepting: Intercepting | None = None
         ours, theirs = stack.enter_context(_console_pair())
         console = f"socket,fd={theirs.fileno()}"
         argv = compose(spec, qemu.argv_prefix, files.directory, console)
@@ -161,6 +189,10 @@ class _Machine:
         )
         theirs.close()  # or the end of QEMU would not be the end of the stream
         self._console = Console(ours.fileno(), self._boot, self._on_console)
+
+    def intercept(self, interception: Interception, stack: ExitStack) -> None:
+        """Attach what answers the machine's stops."""
+        self._intercepting = stack.enter_context(interception.attach(self._files, self._process))
 
     def outcome(self) -> Outcome:
         """What is there now.  The agent's own port counts; without one, the console does."""
@@ -184,7 +216,7 @@ class _Machine:
         """Stay with the machine until it ends, or until it is to be ended."""
         loss = None
         while self._process.poll() is None and loss is None:
-            self._console.pump(_TICK)
+            self._pass(_TICK)
             if self._console.ended:
                 # QEMU is leaving: poll() will tell, but not from a busy loop.
                 time.sleep(0.01)
@@ -197,6 +229,22 @@ class _Machine:
         self._agent.close()
         self._shared.close()
         return loss if loss is not None else ended(self.outcome())
+
+    def _pass(self, seconds: float) -> None:
+        """Let the machine run for so long."""
+        if self._intercepting is None:
+            self._console.pump(seconds)
+            return
+        try:
+            self._intercepting.serve(seconds)
+        except InfrastructureError:
+            # If QEMU is what died, its own story is the better one.
+            with suppress(TimeoutExpired):
+                self._process.wait(_LAST_WORDS)
+            if self._process.poll() is None:
+                raise
+        self._intercepting.flush()
+        self._console.pump(0.0)
 
     def _on_console(self, data: bytes) -> None:
         # The limit also here: in a flood the frames would fill the memory.
@@ -215,7 +263,8 @@ class _Machine:
         frames = self._agent_frames or self._shared_frames
         if frames:
             self._boot.reach(Stage.AGENT, self._watchdog.elapsed)
-        self._watchdog.see(self._console.count, self._agent_tail.count, self._records)
+        stops = 0 if self._intercepting is None else self._intercepting.stops
+        self._watchdog.see(self._console.count, self._agent_tail.count, self._records, stops)
         self._tell(frames)
 
     def _tell(self, frames: list[Frame]) -> None:

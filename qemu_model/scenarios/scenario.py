@@ -53,6 +53,8 @@ class Scenario:
     needs: Needs = Needs()
     styles: tuple[str, ...] = ("cap", "auto", "none")
     """The ways of driving HDBSS with which the scenario means something."""
+    not_in_gdb: str = ""
+    """Why it cannot run in gdb mode, if it cannot."""
 
     def program(self, uapi: Uapi, seed: int) -> Program:
         """The program for one run; the same seed gives the same text."""

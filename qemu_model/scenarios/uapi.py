@@ -78,6 +78,7 @@ SCENARIOS = (
         "the capability offered without VHE, or the registers touched there",
         _nvhe,
         needs=Needs(cmdline="kvm-arm.mode=nvhe"),
+        not_in_gdb="the gdbstub interceptor serves VHE kernels: nVHE's code runs elsewhere",
         styles=("cap",),
     ),
     Scenario(

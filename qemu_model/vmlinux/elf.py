@@ -61,7 +61,7 @@ class Vmlinux:
             raise UsageError(f"vmlinux {path}: it is not for arm64")
         if not self.symbols:
             raise UsageError(
-                f"vmlinux {path}: it has no symbols; give the file of the kernel build, not stripped"
+                f"vmlinux {path}: it has no symbols; give the one of the kernel build, not stripped"
             )
 
     @cached_property

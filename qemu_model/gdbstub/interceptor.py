@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""FEAT_HDBSS without a plugin: trap and emulate through QEMU's gdbstub.
+
+Hardware breakpoints stand at the kernel's MSRs and MRSs of the registers concerned;
+those that every guest exit meets are set only while a PE has HDBSS on.  At each stop
+the reference model says what the PE does, the registers are set, and the machine goes
+on.  QEMU sees VTCR_EL2 with HD=0 while HDBSS is in effect, so it takes a Permission
+fault where a PE would append; the model appends, and the PE is sent to an ERET, by
+which the guest makes its access again.
+
+Limits: VHE kernels (nVHE's hyp code runs at addresses of its own), little-endian
+tables, no EL3.  ENTRY, EXIT and READ records exist only while breakpoints are set.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qemu_model.arch.registers import HAFDBS, HCR_E2H, MMFR1_HAFDBS, SysReg
+from qemu_model.errors import InfrastructureError
+from qemu_model.gdbstub.mi import Gdb, Stop
+from qemu_model.gdbstub.pes import EmulatedPe, GuestAbort, Verdict
+from qemu_model.gdbstub.ram import RamFile
+from qemu_model.trace import Header, Kind, TraceWriter
+from qemu_model.vmlinux.sites import ESR_EL1, HINT_127, Role, Site, Sites
+
+WRITER = "gdbstub"
+_IDLE_ENTRIES = 64
+"""Guest entries without HDBSS in a row after which the breakpoints for it go."""
+_SYNCHRONOUS = (0x400, 0x600)
+_VECTOR_OFFSET = 0x7FF
+_PSCI_CPU_OFF = 0x8400_0002
+_HINT_MASK, _HINT = 0xFFFF_F01F, 0xD503_201F
+"""NOP, ESB and the like: skipping one at a vector saves a single step."""
+_NEEDED = ("ESR_EL2", "FAR_EL2", "HPFAR_EL2", "VTTBR_EL2", "HCR_EL2", "ELR_EL2", "VTCR_EL2")
+
+
+@dataclass(frozen=True)
+class KernelCode:
+    """Where the kernel is: its sites, and how to find an address of it in RAM."""
+
+    sites: Sites
+    text: int
+    """Virtual address of ``_text``."""
+    load: int
+    """Physical address of ``_text``."""
+    words: Callable[[int], int | None]
+    """The instruction that vmlinux has at a virtual address."""
+
+    def physical(self, address: int) -> int:
+        """The physical address of code."""
+        return address - self.text + self.load
+
+
+class Interceptor:
+    """The PEs of one machine that is stopped at its first instruction."""
+
+    def __init__(
+        self,
+        gdb: Gdb,
+        kernel: KernelCode,
+        markers: tuple[int, ...],
+        ram: RamFile,
+        trace: Path,
+        pes: int,
+    ) -> None:
+        self.gdb, self.kernel, self._ram = gdb, kernel, ram
+        self._trace = TraceWriter(trace, Header(ram.base, ram.size, pes, WRITER))
+        self._trace.write(Kind.BEGIN, 0, (1,))
+        missing = [name for name in _NEEDED if not gdb.has(name)]
+        if missing:
+            raise InfrastructureError(f"this QEMU's gdbstub does not show {', '.join(missing)}")
+        if gdb.threads() != pes:
+            raise InfrastructureError(f"the gdbstub shows {gdb.threads()} vCPUs, not {pes}")
+        self.pes = [EmulatedPe(index, ram, self._trace) for index in range(pes)]
+        (self._reset_vtcr,) = gdb.read("VTCR_EL2")
+        for pe in self.pes:
+            pe.reset(self._reset_vtcr)
+        self.stops = 0
+        self._sites = dict(kernel.sites.by_address)
+        self._markers = frozenset(markers)
+        sites = kernel.sites
+        self._guest_sites = sites.of(Role.VECTOR, Role.ERET)
+        self._esr_sites = sites.of(Role.MRS_ESR)
+        self._armed = self._esr_armed = False
+        self._idle = 0
+        self._compared = False
+        gdb.breakpoints(sites.of(Role.MRS, Role.MSR, Role.SMC), enabled=True)
+        gdb.breakpoints(markers, enabled=True)
+        gdb.breakpoints((*self._guest_sites, *self._esr_sites), enabled=False)
+        self._handlers: dict[Role, Callable[[EmulatedPe, Site], None]] = {
+            Role.MRS: self._mrs,
+            Role.MSR: self._msr,
+            Role.MRS_ESR: self._mrs_esr,
+            Role.ERET: self._eret,
+            Role.VECTOR: self._vector,
+            Role.SMC: self._smc,
+        }
+
+    # --- the loop -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Let the machine run."""
+        self.gdb.go()
+
+    def serve(self, seconds: float) -> None:
+        """Answer stops for about so long; returns at once when QEMU has gone."""
+        end = time.monotonic() + seconds
+        while not self.gdb.gone:
+            left = end - time.monotonic()
+            stop = self.gdb.wait(left) if left > 0 else None
+            if stop is None:
+                return
+            self.answer(stop)
+
+    def answer(self, stop: Stop) -> None:
+        """Do what belongs to a stop and let the machine go on.
+
+        Raises InfrastructureError for a stop that nobody asked for.
+        """
+        self.stops += 1
+        pe = self.pes[stop.thread - 1] if 0 < stop.thread <= len(self.pes) else None
+        site = self._sites.get(stop.pc)
+        if pe is not None and site is not None:
+            self._compare()
+            self._handlers[site.role](pe, site)
+        elif pe is not None and stop.pc in self._markers:
+            self._mark(pe, stop.pc)
+        else:
+            raise InfrastructureError(
+                f"gdb stopped vCPU {stop.thread - 1} at {stop.pc:#x}, where no breakpoint is "
+                f"({stop.reason or 'no reason given'})"
+            )
+
+    def close(self) -> None:
+        """End the trace."""
+        self._trace.close()
+
+    def flush(self) -> None:
+        """Let others see what the trace holds by now."""
+        self._trace.flush()
+
+    def _compare(self) -> None:
+        """At the first stop in the kernel: is this the kernel that vmlinux describes?"""
+        if self._compared:
+            return
+        self._compared = True
+        for address in self.kernel.sites.of(Role.MRS, Role.MSR):
+            found = self._ram.read32(self.kernel.physical(address))
+            expected = self.kernel.words(address)
+            if found != expected:
+                raise InfrastructureError(
+                    f"vmlinux does not match the running kernel: at {address:#x} it has "
+                    f"{expected or 0:#010x}, memory has {found or 0:#010x}"
+                )
+
+    # --- registers ----------------------------------------------------------------
+
+    def _mrs(self, pe: EmulatedPe, site: Site) -> None:
+        if site.register == SysReg.ID_AA64MMFR1_EL1:
+            (real,) = self.gdb.read("ID_AA64MMFR1_EL1")
+            value = MMFR1_HAFDBS.put(real, HAFDBS.HDBSS)
+        else:
+            value = pe.model.read(site.register)
+        pe.deliver(site.register, value, site.address)
+        self._set_and_skip(site, value)
+
+    def _set_and_skip(self, site: Site, value: int) -> None:
+        settings = [] if site.rt == 31 else [self.gdb.setting(f"x{site.rt}", value)]
+        self.gdb.go(*settings, jump=site.address + 4)
+
+    def _source(self, site: Site) -> int:
+        return 0 if site.rt == 31 else self.gdb.read(f"x{site.rt}")[0]
+
+    def _msr(self, pe: EmulatedPe, site: Site) -> None:
+        value = self._source(site)
+        seen = pe.write(site.register, value, site.address)
+        if site.register != SysReg.VTCR_EL2:
+            self.gdb.go(jump=site.address + 4)
+            return
+        if pe.enabled:
+            self._arm(True)
+        if seen == value:
+            self.gdb.go()
+            return
+        # QEMU executes it with HD=0; nobody shall find that in the source register.
+        self.gdb.write(f"x{site.rt}", seen)
+        self.gdb.step()
+        self.gdb.write(f"x{site.rt}", value)
+        self.gdb.go()
+
+    def _mrs_esr(self, pe: EmulatedPe, site: Site) -> None:
+        esr, hcr = self.gdb.read("ESR_EL2", "HCR_EL2")
+        if site.register == ESR_EL1 and not hcr & HCR_E2H.mask:
+            self.gdb.go()
+            return
+        if pe.refused is None or pe.refused[0] != esr:  # another exception came after it
+            self.gdb.go()
+            return
+        self._set_and_skip(site, pe.refused[1])
+
+    # --- the guest ----------------------------------------------------------------
+
+    def _eret(self, pe: EmulatedPe, site: Site) -> None:
+        vttbr, hcr, elr = self.gdb.read("VTTBR_EL2", "HCR_EL2", "ELR_EL2")
+        pe.enter(vttbr, hcr, elr)
+        if self._esr_armed and not any(other.refused for other in self.pes):
+            self._arm_esr(False)
+        if any(other.enabled for other in self.pes):
+            self._idle = 0
+        else:
+            self._idle += 1
+            if self._idle > _IDLE_ENTRIES:
+                self._arm(False)
+        if self.kernel.words(site.address) == self.kernel.words(self.kernel.sites.retry_eret):
+            self.gdb.go(jump=self.kernel.sites.retry_eret)
+        else:
+            self.gdb.go()  # ERETAA: only it can authenticate the address
+
+    def _vector(self, pe: EmulatedPe, site: Site) -> None:
+        vector = site.address & _VECTOR_OFFSET
+        if not pe.in_guest:
+            self._enter_vector(site)
+            return
+        esr, hpfar = self.gdb.read("ESR_EL2", "HPFAR_EL2")
+        if vector in _SYNCHRONOUS and pe.enabled:
+            abort = GuestAbort(esr, hpfar)
+            if abort.may_dirty:
+                verdict = pe.abort(abort)
+                if verdict is Verdict.RETRY:
+                    self.gdb.go(jump=self.kernel.sites.retry_eret)
+                    return
+                if verdict is Verdict.REFUSED:
+                    assert pe.refused is not None
+                    esr = pe.refused[1]
+                    self._arm_esr(True)
+        far, elr = self.gdb.read("FAR_EL2", "ELR_EL2")
+        pe.leave(esr, far, hpfar, vector, elr)
+        self._enter_vector(site)
+
+    def _enter_vector(self, site: Site) -> None:
+        word = self._ram.read32(self.kernel.physical(site.address))
+        if word is not None and word & _HINT_MASK == _HINT:
+            self.gdb.go(jump=site.address + 4)
+        else:
+            self.gdb.go()
+
+    def _arm(self, on: bool) -> None:
+        """Set or remove the breakpoints that every guest exit and entry meets."""
+        if on:
+            self._idle = 0
+        if on != self._armed:
+            self._armed = on
+            self.gdb.enable(self._guest_sites, on)
+            if not on:
+                for pe in self.pes:
+                    pe.in_guest = False
+
+    def _arm_esr(self, on: bool) -> None:
+        if on != self._esr_armed:
+            self._esr_armed = on
+            self.gdb.enable(self._esr_sites, on)
+
+    # --- the rest -----------------------------------------------------------------
+
+    def _mark(self, pe: EmulatedPe, pc: int) -> None:
+        (value,) = self.gdb.read("x0")
+        if not pe.in_guest:
+            pe.record(Kind.MARK, value)
+        self.gdb.go(jump=pc + 4)
+
+    def _smc(self, pe: EmulatedPe, site: Site) -> None:
+        (function,) = self.gdb.read("x0")
+        if function & 0xFFFF_FFFF == _PSCI_CPU_OFF:
+            # It executes nothing more until it comes out of reset.
+            pe.reset(self._reset_vtcr)
+        self.gdb.go()
+
+
+__all__ = ["HINT_127", "Interceptor", "KernelCode"]
