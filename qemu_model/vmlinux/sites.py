@@ -37,6 +37,8 @@ FIRMWARE_CALL = "__arm_smccc_smc"
 VECTOR = "__kvm_hyp_vector"
 HARDENED_VECTORS = "__bp_harden_hyp_vecs"
 _VECTOR_SIZE = 0x800
+_COPIES_MAX = 16
+"""Hardened vectors of a kernel: 4 until today."""
 _LOWER_EL = range(0x400, 0x800, 0x80)
 _NVHE = "__kvm_nvhe_"
 """Prefix of the code that runs at other addresses, and in nVHE mode only."""
@@ -183,5 +185,5 @@ def _vectors(vmlinux: Vmlinux) -> Iterator[int]:
     yield vmlinux.address(VECTOR)
     copies = vmlinux.find(HARDENED_VECTORS)
     if copies is not None:
-        size = copies.size or 4 * _VECTOR_SIZE
+        size = min(copies.size or 4 * _VECTOR_SIZE, _COPIES_MAX * _VECTOR_SIZE)
         yield from range(copies.address, copies.address + size, _VECTOR_SIZE)
