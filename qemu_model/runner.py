@@ -23,6 +23,7 @@ from qemu_model.machine.vm import Limits, run_machine
 from qemu_model.program import Program
 from qemu_model.report.result import Result
 from qemu_model.run import load
+from qemu_model.scenarios.holds import Step
 from qemu_model.scenarios.scenario import Needs, Scenario, Uapi
 
 _FAILED_KEPT = 20
@@ -117,7 +118,13 @@ def _throw_away(bench: Bench, directory: Path) -> None:
 
 
 def run_program(
-    bench: Bench, name: str, program: Program, needs: Needs, directory: Path, progress: Progress
+    bench: Bench,
+    name: str,
+    program: Program,
+    needs: Needs,
+    directory: Path,
+    progress: Progress,
+    holds: tuple[Step, ...] = (),
 ) -> None:
     """Run one program on its machine; the directory then holds a finished run."""
     machine = bench.machine(needs)
@@ -134,7 +141,7 @@ def run_program(
             "feature": needs.feature,
             "command": bench.repeat(name),
         },
-        interception=GdbInterception(machine) if machine.gdbstub else None,
+        interception=GdbInterception(machine, holds, program) if machine.gdbstub else None,
     )
 
 
@@ -156,10 +163,14 @@ def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Result
         )
     if bench.mode is Mode.GDB and scenario.not_in_gdb:
         return replace(result, skipped=scenario.not_in_gdb)
+    if scenario.holds and bench.mode is not Mode.GDB:
+        return replace(result, skipped="it holds CPUs, which needs --mode gdb")
     directory = directory_for(bench, scenario.name)
     try:
         program = scenario.program(bench.uapi, bench.seed)
-        run_program(bench, scenario.name, program, scenario.needs, directory, progress)
+        run_program(
+            bench, scenario.name, program, scenario.needs, directory, progress, scenario.holds
+        )
         verdict = judge(load(directory))
         result = replace(
             result,

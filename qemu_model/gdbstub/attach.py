@@ -17,11 +17,14 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from qemu_model.errors import InfrastructureError, UsageError
+from qemu_model.gdbstub.holding import Holding
 from qemu_model.gdbstub.interceptor import Interceptor, KernelCode
 from qemu_model.gdbstub.mi import Gdb, find_gdb, gdb_argv
 from qemu_model.gdbstub.ram import RamFile
 from qemu_model.machine.child import child
 from qemu_model.machine.command import RAM_BASE, MachineSpec, RunFiles
+from qemu_model.program import Program
+from qemu_model.scenarios.holds import Step
 from qemu_model.vmlinux.elf import Vmlinux
 from qemu_model.vmlinux.sites import HINT_127, find_sites
 
@@ -82,7 +85,9 @@ def kernel_code(vmlinux: Path, image: Path) -> KernelCode:
             at = address - code.address
             if 0 <= at <= len(code.data) - 4:
                 (words[address],) = struct.unpack_from("<I", code.data, at)
-    return KernelCode(sites, elf.address("_text"), load_address(image), words.get)
+    return KernelCode(
+        sites, elf.address("_text"), load_address(image), words.get, elf.name_of, elf.place
+    )
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,9 @@ class GdbInterception:
     """How a machine gets its interceptor (``machine.vm.Interception``)."""
 
     spec: MachineSpec
+    holds: tuple[Step, ...] = ()
+    program: Program | None = None
+    """What the agent is going to do, for holds that wait for it."""
 
     @contextmanager
     def attach(self, files: RunFiles, qemu: Popen[bytes]) -> Iterator[Interceptor]:
@@ -107,13 +115,21 @@ class GdbInterception:
         ):
             gdb = Gdb(process)
             gdb.connect(files.gdb_socket.name)
-            interceptor = Interceptor(gdb, kernel, markers, ram, files.trace, spec.smp)
+            interceptor = Interceptor(
+                gdb, kernel, markers, ram, files.trace, spec.smp, self._holding(kernel)
+            )
             try:
                 interceptor.start()
                 yield interceptor
             finally:
                 interceptor.close()
                 log.write_text("".join(f"{line}\n" for line in gdb.said()))
+
+    def _holding(self, kernel: KernelCode) -> Holding | None:
+        if not self.holds:
+            return None
+        program = self.program or Program()
+        return Holding(self.holds, program, self.spec.smp, kernel.place, kernel.name_of)
 
 
 def _await_socket(files: RunFiles, qemu: Popen[bytes]) -> None:

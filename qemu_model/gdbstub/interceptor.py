@@ -21,6 +21,7 @@ from pathlib import Path
 
 from qemu_model.arch.registers import HAFDBS, HCR_E2H, MMFR1_HAFDBS, SysReg
 from qemu_model.errors import InfrastructureError
+from qemu_model.gdbstub.holding import Holding
 from qemu_model.gdbstub.mi import Gdb, Stop
 from qemu_model.gdbstub.pes import EmulatedPe, GuestAbort, Verdict
 from qemu_model.gdbstub.ram import RamFile
@@ -49,6 +50,10 @@ class KernelCode:
     """Physical address of ``_text``."""
     words: Callable[[int], int | None]
     """The instruction that vmlinux has at a virtual address."""
+    name_of: Callable[[int], str] = hex
+    """Symbol and offset of an address."""
+    place: Callable[[str], int] = int
+    """The address of SYMBOL or SYMBOL+OFFSET; UsageError if there is none."""
 
     def physical(self, address: int) -> int:
         """The physical address of code."""
@@ -66,6 +71,7 @@ class Interceptor:
         ram: RamFile,
         trace: Path,
         pes: int,
+        holding: Holding | None = None,
     ) -> None:
         self.gdb, self.kernel, self._ram = gdb, kernel, ram
         self._trace = TraceWriter(trace, Header(ram.base, ram.size, pes, WRITER))
@@ -91,6 +97,11 @@ class Interceptor:
         gdb.breakpoints(sites.of(Role.MRS, Role.MSR, Role.SMC), enabled=True)
         gdb.breakpoints(markers, enabled=True)
         gdb.breakpoints((*self._guest_sites, *self._esr_sites), enabled=False)
+        self.holding = holding
+        if holding is not None:
+            holding.require_apart(self._sites.__contains__)
+            holding.prepare(gdb)
+        self._stand = False
         self._handlers: dict[Role, Callable[[EmulatedPe, Site], None]] = {
             Role.MRS: self._mrs,
             Role.MSR: self._msr,
@@ -104,7 +115,7 @@ class Interceptor:
 
     def start(self) -> None:
         """Let the machine run."""
-        self.gdb.go()
+        self._begin_step()
 
     def serve(self, seconds: float) -> None:
         """Answer stops for about so long; returns at once when QEMU has gone."""
@@ -113,8 +124,21 @@ class Interceptor:
             left = end - time.monotonic()
             stop = self.gdb.wait(left) if left > 0 else None
             if stop is None:
-                return
+                break
             self.answer(stop)
+        holding = self.holding
+        if holding is not None and holding.overdue() and holding.report is None:
+            last = self.gdb.interrupt()
+            if last is not None:
+                holding.report = holding.describe(self.gdb, len(self.pes))
+
+    def trouble(self) -> str | None:
+        """Why the machine is not worth waiting for: a hold that was never released."""
+        return None if self.holding is None else self.holding.report
+
+    def unfinished(self) -> str | None:
+        """What the scenario's holds still waited for when the machine had ended."""
+        return None if self.holding is None else self.holding.unfinished()
 
     def answer(self, stop: Stop) -> None:
         """Do what belongs to a stop and let the machine go on.
@@ -127,6 +151,11 @@ class Interceptor:
         if pe is not None and site is not None:
             self._compare()
             self._handlers[site.role](pe, site)
+        elif pe is not None and self.holding is not None and self.holding.ours(stop.pc):
+            if self.holding.arrived(stop, pe):
+                self._end_step()
+            else:
+                self.gdb.go()
         elif pe is not None and stop.pc in self._markers:
             self._mark(pe, stop.pc)
         else:
@@ -157,6 +186,53 @@ class Interceptor:
                     f"{expected or 0:#010x}, memory has {found or 0:#010x}"
                 )
 
+    def _go(self, *before: str, jump: int | None = None) -> None:
+        """Let the machine go on; where it is to stand still, do only what changes it."""
+        if not self._stand:
+            self.gdb.go(*before, jump=jump)
+            return
+        self.gdb.command(*before)
+        if jump is not None:
+            self.gdb.write("pc", jump)
+        else:
+            self.gdb.step()
+
+    def _begin_step(self) -> None:
+        """Set up what the scenario holds, and let the machine run."""
+        counted = None if self.holding is None else self.holding.begin(self.gdb)
+        if counted is None:
+            self.gdb.go()
+            return
+        for _ in range(counted.steps):
+            self.single_step(counted.cpu)
+        self._end_step()
+
+    def _end_step(self) -> None:
+        assert self.holding is not None
+        self.holding.end(self.gdb, self._trace.count)
+        self._begin_step()
+
+    def single_step(self, cpu: int) -> None:
+        """Let one PE execute one instruction, with all that the interceptor does there."""
+        (pc,) = self.gdb.read("pc", thread=cpu + 1)
+        site = self._sites.get(pc)
+        self._stand = True
+        try:
+            if site is not None and self._is_set(site):
+                self._handlers[site.role](self.pes[cpu], site)
+            elif pc in self._markers:
+                self._mark(self.pes[cpu], pc)
+            else:
+                self._go()
+        finally:
+            self._stand = False
+
+    def _is_set(self, site: Site) -> bool:
+        """Whether there is a breakpoint at a site now."""
+        if site.role in (Role.VECTOR, Role.ERET):
+            return self._armed
+        return self._esr_armed if site.role is Role.MRS_ESR else True
+
     # --- registers ----------------------------------------------------------------
 
     def _mrs(self, pe: EmulatedPe, site: Site) -> None:
@@ -170,7 +246,7 @@ class Interceptor:
 
     def _set_and_skip(self, site: Site, value: int) -> None:
         settings = [] if site.rt == 31 else [self.gdb.setting(f"x{site.rt}", value)]
-        self.gdb.go(*settings, jump=site.address + 4)
+        self._go(*settings, jump=site.address + 4)
 
     def _source(self, site: Site) -> int:
         return 0 if site.rt == 31 else self.gdb.read(f"x{site.rt}")[0]
@@ -179,26 +255,26 @@ class Interceptor:
         value = self._source(site)
         seen = pe.write(site.register, value, site.address)
         if site.register != SysReg.VTCR_EL2:
-            self.gdb.go(jump=site.address + 4)
+            self._go(jump=site.address + 4)
             return
         if pe.enabled:
             self._arm(True)
         if seen == value:
-            self.gdb.go()
+            self._go()
             return
         # QEMU executes it with HD=0; nobody shall find that in the source register.
         self.gdb.write(f"x{site.rt}", seen)
         self.gdb.step()
         self.gdb.write(f"x{site.rt}", value)
-        self.gdb.go()
+        self._go()
 
     def _mrs_esr(self, pe: EmulatedPe, site: Site) -> None:
         esr, hcr = self.gdb.read("ESR_EL2", "HCR_EL2")
         if site.register == ESR_EL1 and not hcr & HCR_E2H.mask:
-            self.gdb.go()
+            self._go()
             return
         if pe.refused is None or pe.refused[0] != esr:  # another exception came after it
-            self.gdb.go()
+            self._go()
             return
         self._set_and_skip(site, pe.refused[1])
 
@@ -216,9 +292,9 @@ class Interceptor:
             if self._idle > _IDLE_ENTRIES:
                 self._arm(False)
         if self.kernel.words(site.address) == self.kernel.words(self.kernel.sites.retry_eret):
-            self.gdb.go(jump=self.kernel.sites.retry_eret)
+            self._go(jump=self.kernel.sites.retry_eret)
         else:
-            self.gdb.go()  # ERETAA: only it can authenticate the address
+            self._go()  # ERETAA: only it can authenticate the address
 
     def _vector(self, pe: EmulatedPe, site: Site) -> None:
         vector = site.address & _VECTOR_OFFSET
@@ -231,7 +307,7 @@ class Interceptor:
             if abort.may_dirty:
                 verdict = pe.abort(abort)
                 if verdict is Verdict.RETRY:
-                    self.gdb.go(jump=self.kernel.sites.retry_eret)
+                    self._go(jump=self.kernel.sites.retry_eret)
                     return
                 if verdict is Verdict.REFUSED:
                     assert pe.refused is not None
@@ -244,9 +320,9 @@ class Interceptor:
     def _enter_vector(self, site: Site) -> None:
         word = self._ram.read32(self.kernel.physical(site.address))
         if word is not None and word & _HINT_MASK == _HINT:
-            self.gdb.go(jump=site.address + 4)
+            self._go(jump=site.address + 4)
         else:
-            self.gdb.go()
+            self._go()
 
     def _arm(self, on: bool) -> None:
         """Set or remove the breakpoints that every guest exit and entry meets."""
@@ -270,14 +346,19 @@ class Interceptor:
         (value,) = self.gdb.read("x0")
         if not pe.in_guest:
             pe.record(Kind.MARK, value)
-        self.gdb.go(jump=pc + 4)
+        ends = self.holding is not None and self.holding.reported(value)
+        if not ends or self._stand:
+            self._go(jump=pc + 4)
+            return
+        self.gdb.write("pc", pc + 4)
+        self._end_step()
 
     def _smc(self, pe: EmulatedPe, site: Site) -> None:
         (function,) = self.gdb.read("x0")
         if function & 0xFFFF_FFFF == _PSCI_CPU_OFF:
             # It executes nothing more until it comes out of reset.
             pe.reset(self._reset_vtcr)
-        self.gdb.go()
+        self._go()
 
 
 __all__ = ["HINT_127", "Interceptor", "KernelCode"]

@@ -3,6 +3,8 @@
 
 pygdbmi parses the records.  Reading is our own: a command is answered when its result
 record is there, and pygdbmi's controller waits for a time-out after each one instead.
+What gdb says is checked before it is believed, because pygdbmi's parser never comes back
+from some lines that are no MI.
 """
 
 from __future__ import annotations
@@ -26,8 +28,28 @@ PROGRAMS = ("gdb-multiarch", "gdb")
 ADVICE = "apt-get install gdb-multiarch"
 COMMAND_LIMIT = 30.0
 """Seconds for one command; the stub answers in microseconds."""
+SILENCE = 5.0
+"""Seconds without a word from gdb after which it is asked whether it is alive."""
 _READ = 1 << 16
-_VALUE = re.compile(r"0x[0-9a-f]+\Z")
+_LINE_MAX = 1 << 22
+_PIPE_BUF = 512
+"""Bytes that a pipe which is ready takes without blocking, by POSIX."""
+_VALUE = re.compile(r"0x[0-9a-f]{1,16}\Z")
+_NUMBER = re.compile(r"[0-9]{1,9}\Z")
+_STRING = re.compile(r'"(?:[^"\\]|\\(?:[0-7]{3}|[abefnrt"\\\']))*"')
+_KEY = r"[A-Za-z_][\w-]*="
+_LIST = re.compile(rf'\{{(?:{_KEY}"(?:,{_KEY}")*)?\}}|\[(?:(?:{_KEY})?"(?:,(?:{_KEY})?")*)?\]')
+"""A tuple or a list of MI whose members are strings; these are a quotation mark by then."""
+_RECORD = re.compile(rf'[*^][a-z-]+(?:,{_KEY}")*')
+_DEPTH = 16
+_GONE = (
+    "Remote connection closed",
+    "Remote communication error",
+    "Target disconnected",
+    "not being run",
+    "has no registers now",
+)
+"""What gdb says when QEMU has closed the connection."""
 _SETTINGS = (
     "mi-async on",
     "architecture aarch64",
@@ -62,6 +84,21 @@ class Stop:
     reason: str
 
 
+def well_formed(record: str) -> bool:
+    """Whether a line is a result or an asynchronous record of MI's grammar."""
+    text = _STRING.sub('"', record)
+    for _ in range(_DEPTH):
+        text, found = _LIST.subn('"', text)
+        if not found:
+            break
+    return _RECORD.fullmatch(text) is not None
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    """The tuples in a list of MI; none if it is no list."""
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
 def find_gdb() -> str:
     """The gdb to use; InfrastructureError with what to install if there is none."""
     for program in PROGRAMS:
@@ -94,6 +131,7 @@ class Gdb:
         self.gone = False
         """Whether QEMU has closed the connection: its process ends or has ended."""
         self.running = False
+        self._heard = time.monotonic()
         self._numbers: dict[str, int] = {}
         self._breakpoints: dict[int, int] = {}
         for setting in _SETTINGS:
@@ -114,12 +152,16 @@ class Gdb:
         self.command(f"-target-select remote {address}")
         self._stops.clear()
         self.command("-gdb-set scheduler-locking step")
-        names = self.command("-data-list-register-names")[0].get("register-names", [])
-        self._numbers = {name: number for number, name in enumerate(names) if name}
+        names = self.command("-data-list-register-names")[0].get("register-names")
+        self._numbers = {
+            name: number
+            for number, name in enumerate(names if isinstance(names, list) else [])
+            if isinstance(name, str) and name
+        }
 
     def threads(self) -> int:
         """The number of vCPUs."""
-        return len(self.command("-thread-info")[0].get("threads", []))
+        return len(_dicts(self.command("-thread-info")[0].get("threads")))
 
     def has(self, register: str) -> bool:
         """Whether this QEMU shows a register of that name."""
@@ -127,12 +169,18 @@ class Gdb:
 
     def read(self, *registers: str, thread: int | None = None) -> tuple[int, ...]:
         """The values of registers of the stopped thread, or of another; one round trip."""
+        missing = [register for register in registers if register not in self._numbers]
+        if missing:
+            raise GdbError(f"this QEMU's gdbstub does not show {', '.join(missing)}")
         numbers = [self._numbers[register] for register in registers]
         which = "" if thread is None else f"--thread {thread} "
         wanted = " ".join(map(str, numbers))
         payload = self.command(f"-data-list-register-values {which}x {wanted}")[0]
-        values = {int(v["number"]): v["value"] for v in payload.get("register-values", [])}
-        found = [values.get(number, "") for number in numbers]
+        if self.gone:
+            raise GdbLost(self._story("QEMU has closed the connection to gdb"))
+        listed = _dicts(payload.get("register-values"))
+        values = {str(v.get("number")): str(v.get("value")) for v in listed}
+        found = [values.get(str(number), "") for number in numbers]
         for register, value in zip(registers, found, strict=True):
             if _VALUE.match(value) is None:
                 raise GdbError(f"gdb does not deliver register {register}: {value!r}")
@@ -155,7 +203,11 @@ class Gdb:
         new = [address for address in addresses if address not in self._breakpoints]
         lines = [f"-break-insert -h {flag}*{address:#x}" for address in new]
         for address, payload in zip(new, self.command(*lines), strict=True):
-            self._breakpoints[address] = int(payload["bkpt"]["number"])
+            made = payload.get("bkpt")
+            number = str(made.get("number")) if isinstance(made, dict) else ""
+            if _NUMBER.match(number) is None:
+                raise GdbError(f"gdb does not make a breakpoint at {address:#x}: {payload}")
+            self._breakpoints[address] = int(number)
 
     def enable(self, addresses: Iterable[int], enabled: bool) -> None:
         """Enable or disable breakpoints that were made before."""
@@ -174,12 +226,12 @@ class Gdb:
         last = "-exec-continue" if jump is None else f"-exec-jump *{jump:#x}"
         self._resume((*before, last))
 
-    def go_alone(self, thread: int, on: bool) -> None:
-        """From now on run only the selected thread (``on``), or all of them."""
-        lines = [f"-gdb-set scheduler-locking {'on' if on else 'step'}"]
-        if on:
-            lines.insert(0, f"-thread-select {thread}")
-        self.command(*lines)
+    def go_alone(self, thread: int | None) -> None:
+        """From now on let only this thread run, or (None) all of them."""
+        if thread is None:
+            self.command("-gdb-set scheduler-locking step")
+        else:
+            self.command(f"-thread-select {thread}", "-gdb-set scheduler-locking on")
 
     def step(self) -> Stop:
         """Execute one instruction of the stopped thread, the others stand still."""
@@ -196,12 +248,17 @@ class Gdb:
             self._result(line)
 
     def wait(self, limit: float) -> Stop | None:
-        """The next stop; None if there is none within ``limit`` seconds, or QEMU is gone."""
+        """The next stop; None if there is none within ``limit`` seconds, or QEMU is gone.
+
+        A gdb that has been silent for long has to answer: GdbLost if it does not.
+        """
         end = time.monotonic() + limit
         while not self._stops and not self.gone:
             left = end - time.monotonic()
             if left <= 0 or not self._pump(left):
-                return None
+                break
+        if not self._stops and not self.gone and time.monotonic() - self._heard > SILENCE:
+            self.command("-gdb-set confirm off")
         if not self._stops:
             return None
         self.running = False
@@ -219,11 +276,20 @@ class Gdb:
 
     def _write(self, lines: Sequence[str]) -> None:
         data = "".join(f"{line}\n" for line in lines).encode()
-        try:
-            while data:
-                data = data[os.write(self._input, data) :]
-        except OSError as error:
-            raise GdbLost(self._story("gdb has ended")) from error
+        end = time.monotonic() + COMMAND_LIMIT
+        while data:
+            left = max(0.0, end - time.monotonic())
+            heard, ready, _ = select.select([self._output], [self._input], [], left)
+            try:
+                if ready:
+                    data = data[os.write(self._input, data[:_PIPE_BUF]) :]
+            except OSError as error:
+                raise GdbLost(self._story("gdb has ended")) from error
+            # It may want to be read before it reads on.
+            if heard and not self._pump(0) and self.gone:
+                return
+            if not heard and not ready:
+                raise GdbLost(self._story(f"gdb does not take {lines[-1]}"))
 
     def _result(self, line: str) -> dict[str, Any]:
         end = time.monotonic() + COMMAND_LIMIT
@@ -235,11 +301,11 @@ class Gdb:
         payload = result["payload"] or {}
         if result["message"] == "error":
             message = str(payload.get("msg", "no reason given"))
-            if "Remote connection closed" in message or "not being run" in message:
+            if any(words in message for words in _GONE):
                 self.gone = True
                 return {}
             raise GdbError(f"gdb: {line}: {message}")
-        return dict(payload) if isinstance(payload, dict) else {}
+        return dict(payload)
 
     def _pump(self, limit: float) -> bool:
         """Take what gdb says; False if it said nothing within ``limit`` seconds."""
@@ -250,7 +316,10 @@ class Gdb:
             if self.gone:
                 return False
             raise GdbLost(self._story("gdb has ended"))
+        self._heard = time.monotonic()
         *lines, self._buffer = (self._buffer + data).split(b"\n")
+        if len(self._buffer) > _LINE_MAX:
+            raise GdbLost(f"gdb says a line of more than {_LINE_MAX >> 20} MiB")
         for line in lines:
             self._line(line.decode("utf-8", "replace").strip())
         return True
@@ -263,6 +332,8 @@ class Gdb:
             return
         if text[:1] not in ("*", "^"):
             return  # the prompt, or what gdb's libraries print
+        if not well_formed(text):
+            raise GdbLost(self._story(f"gdb says what is no MI: {text[:80]!r}"))
         record = parse_response(text)
         if record["type"] == "result":
             self._results.append(record)
@@ -274,12 +345,12 @@ class Gdb:
         if reason.startswith("exited"):
             self.gone = True
             return
-        try:
-            stop = Stop(int(payload["thread-id"]), int(payload["frame"]["addr"], 16), reason)
-        except (KeyError, TypeError, ValueError):
-            self._said.append(f"a stop without a place: {payload}")
-            return
-        self._stops.append(stop)
+        frame = payload.get("frame")
+        thread = str(payload.get("thread-id"))
+        address = str(frame.get("addr")) if isinstance(frame, dict) else ""
+        if _NUMBER.match(thread) is None or _VALUE.match(address) is None:
+            raise GdbLost(self._story(f"gdb reports a stop without a place: {payload}"))
+        self._stops.append(Stop(int(thread), int(address, 16), reason))
 
     def said(self) -> tuple[str, ...]:
         """The last lines that gdb printed for people."""

@@ -99,6 +99,11 @@ class EmulatedPe:
         """Whether VTCR_EL2 switches HDBSS on."""
         return self.model.producer.enabled
 
+    @property
+    def pending(self) -> bool:
+        """Whether there are entries in the buffer that no drain has taken."""
+        return self.enabled and self.model.producer.index > 0
+
     def enter(self, vttbr: int, hcr: int, elr: int) -> None:
         """ERET into the guest."""
         if not stage2_in_use(hcr):

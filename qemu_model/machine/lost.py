@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What became of a machine: its outcome, or in which of eight ways it was lost."""
+"""What became of a machine: its outcome, or in which of nine ways it was lost."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Loss(StrEnum):
     NO_AGENT = "agent never started"
     NO_KVM = "no KVM"
     FLOOD = "endless output"
+    HOLD = "hold never released"
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,12 @@ class Intercepting(Protocol):
     def flush(self) -> None:
         """Let the trace's file grow."""
 
+    def trouble(self) -> str | None:
+        """Why it makes no sense to wait any longer."""
+
+    def unfinished(self) -> str | None:
+        """What was to happen before the machine ended by itself, and did not."""
+
 
 class Interception(Protocol):
     """How a machine that waits for a debugger gets one."""
@@ -228,7 +234,11 @@ class _Machine:
         self._look(everything=True)
         self._agent.close()
         self._shared.close()
-        return loss if loss is not None else ended(self.outcome())
+        loss = loss or ended(self.outcome())
+        if loss is None and self._intercepting is not None:
+            missed = self._intercepting.unfinished()
+            return None if missed is None else (Loss.HOLD, missed)
+        return loss
 
     def _pass(self, seconds: float) -> None:
         """Let the machine run for so long."""
@@ -303,6 +313,9 @@ class _Machine:
                 f"no console output, no frame and no trace record for {limits.stall:.0f} s, "
                 f"{where(self.outcome())}"
             )
+        trouble = None if self._intercepting is None else self._intercepting.trouble()
+        if trouble is not None:
+            return Loss.HOLD, trouble
         if elapsed > limits.total:
             return Loss.TIMEOUT, f"not done after {limits.total:.0f} s, {where(self.outcome())}"
         return None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qemu_model.program import PAGE, Program
+from qemu_model.scenarios.holds import Step
 
 SLOT_GPA = 0x4000_0000
 """Guest physical address at which the slots of the catalogue start."""
@@ -55,6 +56,8 @@ class Scenario:
     """The ways of driving HDBSS with which the scenario means something."""
     not_in_gdb: str = ""
     """Why it cannot run in gdb mode, if it cannot."""
+    holds: tuple[Step, ...] = ()
+    """How CPUs are held in its course; such a scenario runs in gdb mode only."""
 
     def program(self, uapi: Uapi, seed: int) -> Program:
         """The program for one run; the same seed gives the same text."""
