@@ -19,7 +19,7 @@ from qemu_model.machine.cache import file_trouble
 from qemu_model.machine.command import KernelImage, MachineSpec, Mode, compose
 from qemu_model.machine.progress import Progress, SilentProgress
 from qemu_model.machine.qemu import Qemu
-from qemu_model.machine.vm import Limits, run_machine
+from qemu_model.machine.vm import Interception, Limits, run_machine
 from qemu_model.program import Program
 from qemu_model.report.result import Result
 from qemu_model.run import load
@@ -125,9 +125,17 @@ def run_program(
     directory: Path,
     progress: Progress,
     holds: tuple[Step, ...] = (),
+    attend: Callable[[GdbInterception], Interception] | None = None,
 ) -> None:
-    """Run one program on its machine; the directory then holds a finished run."""
+    """Run one program on its machine; the directory then holds a finished run.
+
+    ``attend`` puts something between the machine and the gdbstub interceptor.
+    """
     machine = bench.machine(needs)
+    interception: Interception | None = None
+    if machine.gdbstub:
+        plain = GdbInterception(machine, holds, program)
+        interception = plain if attend is None else attend(plain)
     run_machine(
         machine,
         bench.qemu,
@@ -141,7 +149,7 @@ def run_program(
             "feature": needs.feature,
             "command": bench.repeat(name),
         },
-        interception=GdbInterception(machine, holds, program) if machine.gdbstub else None,
+        interception=interception,
     )
 
 

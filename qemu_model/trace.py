@@ -53,7 +53,7 @@ MARK     the agent's marker instruction: a = program line << 1 | phase (0 the op
 
 import mmap
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -267,12 +267,17 @@ class TraceWriter:
             )
         )  # fmt: skip
         self.count = 0
+        self.observer: Callable[[RawRecord], None] | None = None
+        """Gets each record as it is written."""
 
     def write(self, kind: Kind, pe: int, fields: Iterable[int] = (), flags: int = 0) -> None:
         """Append one record; missing fields are zero."""
         self.count += 1
-        values = (*fields, 0, 0, 0, 0, 0, 0)[:6]
-        self._file.write(RECORD.pack(self.count, kind, pe, flags, *values))
+        a, b, c, d, e, f = (*fields, 0, 0, 0, 0, 0, 0)[:6]
+        record = (self.count, int(kind), pe, flags, a, b, c, d, e, f)
+        self._file.write(RECORD.pack(*record))
+        if self.observer is not None:
+            self.observer(record)
 
     def flush(self) -> None:
         """Let readers of the file see what was written so far."""

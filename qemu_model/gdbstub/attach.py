@@ -92,12 +92,16 @@ def kernel_code(vmlinux: Path, image: Path) -> KernelCode:
 
 @dataclass(frozen=True)
 class GdbInterception:
-    """How a machine gets its interceptor (``machine.vm.Interception``)."""
+    """How a machine gets its interceptor (``machine.vm.Interception``).
+
+    Without ``start`` it stays at its first instruction.
+    """
 
     spec: MachineSpec
     holds: tuple[Step, ...] = ()
     program: Program | None = None
     """What the agent is going to do, for holds that wait for it."""
+    start: bool = True
 
     @contextmanager
     def attach(self, files: RunFiles, qemu: Popen[bytes]) -> Iterator[Interceptor]:
@@ -119,7 +123,8 @@ class GdbInterception:
                 gdb, kernel, markers, ram, files.trace, spec.smp, self._holding(kernel)
             )
             try:
-                interceptor.start()
+                if self.start:
+                    interceptor.start()
                 yield interceptor
             finally:
                 interceptor.close()

@@ -25,7 +25,7 @@ from qemu_model.gdbstub.holding import Holding
 from qemu_model.gdbstub.mi import Gdb, Stop
 from qemu_model.gdbstub.pes import EmulatedPe, GuestAbort, Verdict
 from qemu_model.gdbstub.ram import RamFile
-from qemu_model.trace import Header, Kind, TraceWriter
+from qemu_model.trace import Header, Kind, RawRecord, TraceWriter
 from qemu_model.vmlinux.sites import ESR_EL1, HINT_127, Role, Site, Sites
 
 WRITER = "gdbstub"
@@ -146,6 +146,35 @@ class Interceptor:
         Raises InfrastructureError for a stop that nobody asked for.
         """
         self.stops += 1
+        try:
+            self._answer(stop)
+        finally:
+            self._stand = False
+
+    def observe(self, observer: Callable[[RawRecord], None]) -> None:
+        """Have each record handed over as it is written; the machine stands still then."""
+        self._trace.observer = observer
+
+    def stand(self) -> None:
+        """Let the stop that is being answered, or the next one, end with the machine stopped.
+
+        What the stopped PE does there is done: it is an instruction further.
+        """
+        self._stand = True
+
+    def watches(self, stop: Stop) -> bool:
+        """Whether ``answer`` has to let this PE go on, because it stands where we act."""
+        site = self._sites.get(stop.pc)
+        if site is not None:
+            return self._is_set(site)
+        held = self.holding is not None and self.holding.ours(stop.pc)
+        return held or stop.pc in self._markers
+
+    def watch_guest(self) -> None:
+        """See guest entries and exits for a while, also if no PE has HDBSS on."""
+        self._arm(True)
+
+    def _answer(self, stop: Stop) -> None:
         pe = self.pes[stop.thread - 1] if 0 < stop.thread <= len(self.pes) else None
         site = self._sites.get(stop.pc)
         if pe is not None and site is not None:
@@ -266,7 +295,8 @@ class Interceptor:
         self.gdb.write(f"x{site.rt}", seen)
         self.gdb.step()
         self.gdb.write(f"x{site.rt}", value)
-        self._go()
+        # A jump: from where it stands gdb would step over a breakpoint without a word.
+        self._go(jump=site.address + 4)
 
     def _mrs_esr(self, pe: EmulatedPe, site: Site) -> None:
         esr, hcr = self.gdb.read("ESR_EL2", "HCR_EL2")

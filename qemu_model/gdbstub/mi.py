@@ -215,6 +215,38 @@ class Gdb:
         if numbers:
             self.command(f"-break-{'enable' if enabled else 'disable'} {numbers}")
 
+    def insert(self, address: int) -> int:
+        """Make a breakpoint beside those of ``breakpoints``; its number is for ``delete``."""
+        made = self.command(f"-break-insert -h *{address:#x}")[0].get("bkpt")
+        number = str(made.get("number")) if isinstance(made, dict) else ""
+        if _NUMBER.match(number) is None:
+            raise GdbError(f"gdb does not make a breakpoint at {address:#x}")
+        return int(number)
+
+    def delete(self, numbers: Iterable[int]) -> None:
+        """Remove breakpoints that ``insert`` made."""
+        words = " ".join(map(str, numbers))
+        if words:
+            self.command(f"-break-delete {words}")
+
+    def memory(self, address: int, size: int) -> bytes:
+        """``size`` bytes as the stopped PE sees them; GdbError where nothing is mapped."""
+        payload = self.command(f"-data-read-memory-bytes {address:#x} {size}")[0]
+        parts = [str(part.get("contents")) for part in _dicts(payload.get("memory"))]
+        try:
+            data = bytes.fromhex("".join(parts))
+        except ValueError:
+            data = b""
+        if len(data) != size:
+            raise GdbError(f"gdb does not deliver {size} bytes at {address:#x}")
+        return data
+
+    def halted(self) -> frozenset[int]:
+        """The threads whose vCPU waits (WFI), or was never switched on."""
+        threads = _dicts(self.command("-thread-info")[0].get("threads"))
+        idle = (t for t in threads if "halted" in str(t.get("details")))
+        return frozenset(int(t["id"]) for t in idle if _NUMBER.match(str(t.get("id"))))
+
     # --- running ------------------------------------------------------------------
 
     def go(self, *before: str, jump: int | None = None) -> None:
@@ -233,10 +265,13 @@ class Gdb:
         else:
             self.command(f"-thread-select {thread}", "-gdb-set scheduler-locking on")
 
-    def step(self) -> Stop:
-        """Execute one instruction of the stopped thread, the others stand still."""
+    def step(self, limit: float = COMMAND_LIMIT) -> Stop:
+        """Execute one instruction of the stopped thread, the others stand still.
+
+        A PE that does not come to its end (WFI) is stopped after ``limit`` seconds.
+        """
         self._resume(("-exec-step-instruction",))
-        stop = self.wait(COMMAND_LIMIT)
+        stop = self.wait(limit) or self.interrupt()
         if stop is None:
             raise GdbLost(self._story("gdb's single step did not end"))
         return stop
