@@ -85,6 +85,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs", type=_number(1, _JOBS_MAX), default=1, metavar="N")
     run.add_argument("--seed", type=_number(0, (1 << 64) - 1), default=1, metavar="S")
     run.add_argument(
+        "--small",
+        action="store_true",
+        help="small programs of the same meaning: page counts as in gdb mode",
+    )
+    run.add_argument(
         "--dry-run",
         action="store_true",
         help="print commands and programs, run nothing",
@@ -134,6 +139,7 @@ def _run(args: argparse.Namespace, progress: Progress) -> int:
         mode=Mode(args.mode),
         seed=int(args.seed),
         keep=args.keep,
+        small=args.small,
     )
     if args.json is not None:
         # A path that cannot be written is told first; until the end it says "not complete".

@@ -51,10 +51,17 @@ class Bench:
     """Where run directories are made."""
     keep: Path | None = None
     """Where they stay; None keeps failed ones only."""
+    small: bool = False
+    """Whether the programs are of the small form."""
 
     def repeat(self, scenario: str) -> str:
         """The command line that runs a scenario again in the same way."""
-        return f"hdbss run {scenario} --mode {self.mode} --seed {self.seed}{self.command}"
+        small = " --small" if self.small else ""
+        return f"hdbss run {scenario} --mode {self.mode} --seed {self.seed}{small}{self.command}"
+
+    def program(self, scenario: Scenario) -> Program:
+        """The agent's program for a scenario."""
+        return scenario.program(self.uapi, self.seed, self.small)
 
     def driven_by(self, uapi: Uapi) -> "Bench":
         """The same bench for a kernel whose HDBSS is driven in this way."""
@@ -147,6 +154,7 @@ def run_program(
             "scenario": name,
             "uapi": str(bench.uapi),
             "feature": needs.feature,
+            "small": bench.small,
             "command": bench.repeat(name),
         },
         interception=interception,
@@ -175,7 +183,7 @@ def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Result
         return replace(result, skipped="it holds CPUs, which needs --mode gdb")
     directory = directory_for(bench, scenario.name)
     try:
-        program = scenario.program(bench.uapi, bench.seed)
+        program = bench.program(scenario)
         run_program(
             bench, scenario.name, program, scenario.needs, directory, progress, scenario.holds
         )
@@ -203,7 +211,7 @@ def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Result
 
 def dry_run(bench: Bench, scenario: Scenario) -> str:
     """What would be run: QEMU's command line and the agent's program."""
-    program = scenario.program(bench.uapi, bench.seed)
+    program = bench.program(scenario)
     argv = compose(bench.machine(scenario.needs), bench.qemu.argv_prefix, Path("RUN_DIR"))
     return f"{shlex.join(argv)}\n{program.text}"
 

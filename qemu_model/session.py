@@ -35,6 +35,7 @@ class Choice:
     mode: Mode = Mode.PARALLEL
     seed: int = 1
     keep: Path | None = None
+    small: bool = False
 
     @property
     def ours(self) -> bool:
@@ -113,6 +114,7 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
         limits=Limits() if choice.ours else _PATIENT,
         runs=store.root / "runs",
         keep=choice.keep,
+        small=choice.small,
     )
     return bench.driven_by(_uapi(choice, bench, progress, boots))
 

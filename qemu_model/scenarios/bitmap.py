@@ -6,72 +6,78 @@ from qemu_model.scenarios.scenario import SLOT_GPA, Scenario, Script
 
 
 def _stride(s: Script) -> None:
-    s.vm(1024)
+    pages = s.size(1024, 192)
+    s.vm(pages)
     s.hdbss_on(1)
     s("log", 0, "on")
     s("snapshot", 0)
-    for count, step in ((1024, 1), (512, 2), (341, 3), (1024, 1)):
-        s.stride(count, step=step)
+    for step in (1, 2, 3, 1):
+        s.stride(pages // step, step=step)
         s.harvest()
-    s.reaches("entries>=1024", "levels=3")
+    s.reaches(f"entries>={pages}", "levels=3")
 
 
 def _random(s: Script) -> None:
-    pages = 2048
+    pages = s.size(2048, 128)
+    least, most = s.size((300, 900), (40, 110))
     s.vm(pages)
     s.hdbss_on(s.rng.randrange(3))
     s("log", 0, "on")
     s("snapshot", 0)
     for _ in range(4):
-        s("run", 0, "random", gpa=hex(SLOT_GPA), pages=pages, count=s.rng.randrange(300, 900),
+        s("run", 0, "random", gpa=hex(SLOT_GPA), pages=pages, count=s.rng.randrange(least, most),
           seed=s.rng.randrange(1, 1 << 32), value=s.value())  # fmt: skip
         s.harvest()
-    s.reaches("entries>=200", "levels=3")
+    s.reaches(f"entries>={s.size(200, 32)}", "levels=3")
 
 
 def _manual_protect(s: Script) -> None:
-    s.vm(1024, dirty="manual")
+    pages, cleared = s.size((1024, 448), (192, 64))
+    many, few = s.size((700, 200), (130, 40))
+    s.vm(pages, dirty="manual")
     s.hdbss_on(0)
     s("log", 0, "on")
     s("snapshot", 0)
     for _ in range(3):
-        s.stride(700, first=s.rng.randrange(64))
+        s.stride(many, first=s.rng.randrange(s.size(64, 32)))
         s.harvest()
-        s("clear", 0, first=0, pages=448)
-        s.stride(200, first=s.rng.randrange(200))
+        s("clear", 0, first=0, pages=cleared)
+        s.stride(few, first=s.rng.randrange(few))
         s.harvest()
-        s("clear", 0, first=448, pages=576)
+        s("clear", 0, first=cleared, pages=pages - cleared)
     s.harvest()
-    s.reaches("entries>=600")
+    s.reaches(f"entries>={s.size(600, 100)}")
 
 
 def _initially_set(s: Script) -> None:
-    s.vm(1024, dirty="initially-set")
+    pages, part = s.size((1024, 600), (192, 112))
+    s.vm(pages, dirty="initially-set")
     s.hdbss_on(0)
     s("snapshot", 0)
-    s.stride(1024)
+    s.stride(pages)
     s("log", 0, "on")
     s.harvest()
     for _ in range(3):
-        s("clear", 0, first=0, pages=1024)
-        s.stride(600, first=s.rng.randrange(400))
+        s("clear", 0, first=0, pages=pages)
+        s.stride(part, first=s.rng.randrange(s.size(400, 80)))
         s.harvest()
-    s.reaches("entries>=600")
+    s.reaches(f"entries>={part}")
 
 
 def _two_slots(s: Script) -> None:
-    s.vm(512)
-    s("slot", 1, gpa=hex(SLOT_GPA + 512 * PAGE), pages=512, mem="memfd")
+    pages = s.size(512, 128)
+    s.vm(pages)
+    s("slot", 1, gpa=hex(SLOT_GPA + pages * PAGE), pages=pages, mem="memfd")
     s.hdbss_on(1)
     s("log", 0, "on")
     s("snapshot", 0)
     s("snapshot", 1)
     for _ in range(3):
-        s.stride(1024)
+        s.stride(2 * pages)
         s.harvest()
         s("compare", 1)
         s("get", 1, expect="errno=ENOENT")
-    s.reaches("entries>=1024")
+    s.reaches(f"entries>={2 * pages}")
 
 
 SCENARIOS = (

@@ -5,64 +5,69 @@ from qemu_model.scenarios.scenario import Needs, Scenario, Script
 
 
 def _off_pending(s: Script) -> None:
-    s.vm(2048)
+    pages = s.size(2048, 64)
+    s.vm(pages)
     s.hdbss_on(5)
     s("log", 0, "on")
     s("snapshot", 0)
     s("pin", "agent", cpu=0)
     s("pin", "fifo", vcpu=0, cpu=1)
-    s.stride(2048)
+    s.stride(pages)
     s.harvest()
     for _ in range(4):
         # The guest has dirtied its pages and spins on the same ones: no reason to exit.
-        s.payload("start", "stride", 0, 2048, loops=0)
-        s("await", 0, page=2047)
+        s.payload("start", "stride", 0, pages, loops=0)
+        s("await", 0, page=pages - 1)
         s.hdbss_off()
         s("get", 0)
         s("stop", 0)
         s.harvest()
         s.hdbss_on(5)
-        s.stride(2048)
+        s.stride(pages)
         s.harvest()
     # What was pending at the switch is in the very next read: nothing drains it later.
-    s.reaches("entries>=6000", "lateness<=0")
+    s.reaches(f"entries>={s.size(6000, 3 * pages)}", "lateness<=0")
 
 
 def _off_on_again(s: Script) -> None:
-    s.vm(2048)
+    # In the small form only the smallest buffer is filled.
+    counts = {order: s.size(2048, 16 if order else 520) for order in (3, 1, 0, 2)}
+    pages = max(counts.values())
+    s.vm(pages)
     s("pin", "agent", cpu=0)
     s("pin", "fifo", vcpu=0, cpu=1)
     s("log", 0, "on")
     s("snapshot", 0)
-    for order in (3, 1, 0, 2):
+    for order, count in counts.items():
         s.hdbss_on(order)
         for _ in range(2):
-            s.stride(2048)
+            s.stride(count)
             s.harvest()
         s.hdbss_off()
-        s.stride(700)
+        s.stride(s.size(700, 12))
         s.harvest()
-    s.reaches("entries>=8000", "refusals>=4")
+    s.reaches(*s.size(("entries>=8000", "refusals>=4"), ("entries>=552", "refusals>=1")))
 
 
 def _teardown(s: Script) -> None:
+    pages = s.size(600, 80)
     for order in (0, 4):
-        s.vm(600, vcpus=2)
+        s.vm(pages, vcpus=2)
         s.hdbss_on(order)
         s("log", 0, "on")
         s("snapshot", 0)
         for _ in range(2):
-            s.stride(600)
+            s.stride(pages)
             s.harvest()
         # Entries are pending when the vCPUs are kicked out and everything is closed.
-        s.payload("start", "stride", 0, 600, loops=0)
-        s.payload("start", "stride", 1, 600, loops=0)
-        s("await", 0, page=599)
+        s.payload("start", "stride", 0, pages, loops=0)
+        s.payload("start", "stride", 1, pages, loops=0)
+        s("await", 0, page=pages - 1)
         s("destroy")
     s.vm(64)
     s.stride(64)
     s("klog", expect="ret=0 lines=0")
-    s.reaches("entries>=1200")
+    s.reaches(f"entries>={2 * pages}")
 
 
 SCENARIOS = (

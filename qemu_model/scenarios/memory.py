@@ -10,59 +10,65 @@ _AWAY = 0x1000_0000
 
 
 def _thp(s: Script) -> None:
-    pages = 4 * _BLOCK
+    blocks, rounds = s.size((4, 3), (1, 2))
+    pages, step = blocks * _BLOCK, s.size(1, 4)
+    few, far = s.size((40, 51), (10, 52))
     s.vm(pages, memory="thp")
-    s.stride(4, step=_BLOCK)  # blocks are mapped while logging is off
+    s.stride(blocks, step=_BLOCK)  # blocks are mapped while logging is off
     s.hdbss_on(2)
     s("log", 0, "on")
     s("snapshot", 0)
-    s.stride(pages, width=1)  # a kernel may take the first store to each page by fault
+    stored = pages // step
+    s.stride(stored, step=step, width=1)  # a kernel may take the first store to a page by fault
     s.harvest()
-    for _ in range(3):
-        s.stride(pages, offset=s.rng.randrange(PAGE), width=1)
+    for _ in range(rounds):
+        s.stride(stored, step=step, offset=s.rng.randrange(PAGE), width=1)
         s.harvest()
-        s.stride(40, step=51, offset=s.rng.randrange(PAGE), width=1)
+        s.stride(few, step=far, offset=s.rng.randrange(PAGE), width=1)
         s.harvest()
-    s.reaches(f"entries>={3 * (pages + 40)}", "levels=3", "spurious<=0")
+    s.reaches(f"entries>={rounds * (stored + few)}", "levels=3", "spurious<=0")
 
 
 def _atomics(s: Script) -> None:
-    s.vm(512)
+    pages = s.size(512, 96)
+    s.vm(pages)
     s.hdbss_on(0)
     s("log", 0, "on")
     s("snapshot", 0)
     for how in ("ldadd", "swp", "cas", "stxr", "ldadd"):
-        s.payload("run", "atomic", 0, 512, how=how)
+        s.payload("run", "atomic", 0, pages, how=how)
         s.harvest()
-    s.reaches("entries>=1536")
+    s.reaches(f"entries>={3 * pages}")
 
 
 def _readonly(s: Script) -> None:
-    s.vm(256)
-    size = 256 * PAGE
-    s("slot", 1, gpa=hex(SLOT_GPA + size), pages=256, mem="anon", ro=True)
+    pages = s.size(256, 64)
+    s.vm(pages)
+    size = pages * PAGE
+    s("slot", 1, gpa=hex(SLOT_GPA + size), pages=pages, mem="anon", ro=True)
     s.hdbss_on(0)
     s("log", 0, "on")
     s("log", 1, "on")
     s("snapshot", 0)
     s("snapshot", 1)
     for _ in range(3):
-        s.stride(256)
-        s.payload("run", "read", 0, 512)
-        s.payload("run", "exec", 0, 256)
+        s.stride(pages)
+        s.payload("run", "read", 0, 2 * pages)
+        s.payload("run", "exec", 0, pages)
         # Each store to the read-only slot leaves the guest as MMIO; memory stays as it is.
-        s("run", 0, "stride", gpa=hex(SLOT_GPA + size), count=256, stride=PAGE, value=s.value(),
-          expect="exit=door mmio=256")  # fmt: skip
+        s("run", 0, "stride", gpa=hex(SLOT_GPA + size), count=pages, stride=PAGE, value=s.value(),
+          expect=f"exit=door mmio={pages}")  # fmt: skip
         s.harvest()
         s("compare", 1, expect="ret=0 changed=0")
         s("get", 1, expect="ret=0 reported=0")
-    s.reaches("entries>=512")
+    s.reaches(f"entries>={2 * pages}")
 
 
 def _recreate(s: Script) -> None:
-    s.vm(600)
+    most = s.size(600, 96)
+    s.vm(most)
     s.hdbss_on(2)
-    for pages in (600, 600, 300, 600):
+    for pages in (most, most, most // 2, most):
         s("slot", 0, gpa=hex(SLOT_GPA), pages=pages, mem="anon", log=True)
         s("snapshot", 0)
         for count in (pages, pages // 2):
@@ -74,11 +80,11 @@ def _recreate(s: Script) -> None:
         s("await", 0, page=pages - 1)
         s("unslot", 0)
         s("stop", 0)
-    s.reaches("entries>=600")
+    s.reaches(f"entries>={most}")
 
 
 def _move(s: Script) -> None:
-    third = 200
+    third = s.size(200, 50)
     s.vm(3 * third)
     s.hdbss_on(2)
     s("slot", 0, gpa=hex(SLOT_GPA), pages=3 * third, mem="anon", log=True)

@@ -4,9 +4,12 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from qemu_model.program import PAGE, Program
 from qemu_model.scenarios.holds import Step
+
+T = TypeVar("T")
 
 SLOT_GPA = 0x4000_0000
 """Guest physical address at which the slots of the catalogue start."""
@@ -59,11 +62,16 @@ class Scenario:
     holds: tuple[Step, ...] = ()
     """How CPUs are held in its course; such a scenario runs in gdb mode only."""
 
-    def program(self, uapi: Uapi, seed: int) -> Program:
-        """The program for one run; the same seed gives the same text."""
-        script = Script(uapi, random.Random(f"{self.name}/{seed}"))
+    def program(self, uapi: Uapi, seed: int, small: bool = False) -> Program:
+        """The program for one run; the same seed and form give the same text.
+
+        The small form means the same with some hundred entries, for an interceptor that
+        stops the machine at each of them.
+        """
+        script = Script(uapi, random.Random(f"{self.name}/{seed}"), small)
         script.program.add("uapi", cap=uapi.number if uapi.style == "cap" else 0)
-        script.program.comment(f"{self.name}: {self.purpose}")
+        form = " (small form)" if small else ""
+        script.program.comment(f"{self.name}{form}: {self.purpose}")
         self.write(script)
         return script.program
 
@@ -71,15 +79,20 @@ class Scenario:
 class Script:
     """A program being written; one method per thing that scenarios do again and again."""
 
-    def __init__(self, uapi: Uapi, rng: random.Random) -> None:
+    def __init__(self, uapi: Uapi, rng: random.Random, small: bool = False) -> None:
         self.uapi = uapi
         self.rng = rng
+        self.small = small
         self.program = Program()
         self._value = rng.randrange(1, 1 << 16)
 
     def __call__(self, name: str, *words: object, **args: object) -> None:
         """Append one operation; ``expect`` is what its result must say, not an argument."""
         self.program.add(name, *words, **args)
+
+    def size(self, normal: T, small: T) -> T:
+        """What the form of the program needs: a number of pages, of rounds, a list of them."""
+        return small if self.small else normal
 
     def value(self) -> int:
         """A value that differs from the last 254 ones, also in its low byte, which is never 0."""
@@ -128,6 +141,19 @@ class Script:
         """The same under a running guest; what changes after the read is told from before."""
         self.harvest(slot)
         self("compare", slot)
+
+    def settle(self, *pages: int, slot: int = 0) -> None:
+        """In the small form, let endless payloads store to all their pages once more.
+
+        ``pages`` are those that each payload stores to last.  A pass takes longer than what
+        the program does between two reads where every entry stops the machine, and what such
+        a run has appended by then would be chance.
+        """
+        if self.small:
+            for _ in range(2):
+                self("compare", slot)
+                for page in pages:
+                    self("await", slot, page=page)
 
     def reaches(self, *conditions: str, always: bool = False) -> None:
         """What the trace must show; about HDBSS, so dropped where the kernel has none."""

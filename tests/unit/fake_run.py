@@ -51,6 +51,7 @@ class FakeMachine:
         limits: Limits,
         progress: Progress,
         facts: Mapping[str, object] | None = None,
+        interception: object = None,
     ) -> Outcome:
         assert not any(run_dir.iterdir())
         self.specs.append(spec)

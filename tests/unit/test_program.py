@@ -63,6 +63,31 @@ def test_every_scenario_says_what_it_is_for_and_is_the_same_for_a_seed(scenario:
         assert ("hdbss on" in text) <= (style == "cap")
 
 
+def stores(program: Program) -> int:
+    """Stores of all payloads, endless ones counted for one pass."""
+    return sum(
+        operation.number("count") * operation.number("ocount", 1)
+        for operation in program
+        if operation.name in ("run", "start") and operation.words[1] not in ("read", "exec")
+    )
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("seed", [1, 7])
+def test_the_small_form_means_the_same(scenario: Scenario, seed: int) -> None:
+    for style in scenario.styles:
+        normal, small = (scenario.program(Uapi(style, 241), seed, form) for form in (False, True))
+        assert small.text == scenario.program(Uapi(style, 241), seed, True).text
+        assert {o.name for o in small} - {"compare"} == {o.name for o in normal} - {"compare"}
+        assert {reach.what for reach in small.reach} <= {reach.what for reach in normal.reach}
+        assert "(small form)" in small.text and "(small form)" not in normal.text
+        assert stores(small) <= min(stores(normal), 2200)
+        # Whatever has to overflow a buffer does it where the buffer is smallest.
+        overflows = any(r.what == "refusals" for r in small.reach)
+        counts = [o.number("count") for o in small if o.name in ("run", "start")]
+        assert (max(counts) > 512) == overflows
+
+
 def test_a_seed_changes_what_is_stored_where() -> None:
     (scenario,) = select(["bitmap.random"])
     texts = {scenario.program(Uapi("cap", 241), seed).text for seed in range(5)}

@@ -323,6 +323,17 @@ def test_an_interruption_ends_all_and_leaves_nothing(tmp_path: Path, machine: Fa
     assert len(machine.specs) == 1 and below(tmp_path / "runs") == []
 
 
+@pytest.mark.parametrize("small", [False, True])
+def test_the_form_of_the_program_is_in_the_run(
+    tmp_path: Path, machine: FakeMachine, small: bool
+) -> None:
+    result = run(replace(fake_bench(tmp_path, keep=tmp_path / "keep"), small=small))
+    assert machine.programs == [SCENARIO.program(Uapi("cap", 300), 1, small).text]
+    facts = json.loads((Path(result.directory) / "run.json").read_text())
+    assert facts["small"] is small
+    assert (" --small" in facts["command"]) == (" --small" in result.command) == small
+
+
 # --- with a process in the place of QEMU --------------------------------------
 
 
@@ -358,6 +369,8 @@ def test_a_dry_run_prints_what_would_be_run(tmp_path: Path, machine: FakeMachine
     expected = compose(bench.machine(NEEDS), ("no-such-qemu",), Path("RUN_DIR"))
     assert tuple(shlex.split(command)) == expected
     assert rest == SCENARIO.program(bench.uapi, 5).text
+    small = dry_run(replace(bench, small=True), SCENARIO)
+    assert small.partition("\n")[2] == SCENARIO.program(bench.uapi, 5, True).text != rest
     assert machine.specs == [] and below(tmp_path / "runs") == []
 
 
@@ -375,6 +388,7 @@ CHOICES = st.builds(
     qemu=PATHS,
     mode=st.sampled_from(Mode),
     seed=st.integers(0, (1 << 64) - 1),
+    small=st.booleans(),
 )
 
 
@@ -385,7 +399,7 @@ def test_the_command_of_a_result_makes_the_same_choice(
     """Through the command line itself, whatever the user's files are called."""
     bench = replace(
         fake_bench(tmp_path_factory.getbasetemp()),
-        mode=choice.mode, seed=choice.seed, command=choice.options,
+        mode=choice.mode, seed=choice.seed, command=choice.options, small=choice.small,
     )  # fmt: skip
     program, *words = shlex.split(bench.repeat("buffer.full"))
     chosen: list[Choice] = []
