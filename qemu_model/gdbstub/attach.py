@@ -7,7 +7,7 @@ import struct
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -113,21 +113,25 @@ class GdbInterception:
         markers = find_markers(spec.agent)
         _await_socket(files, qemu)
         log = files.directory / "gdb.log"
-        with (
-            child(gdb_argv(find_gdb()), stdin=PIPE, stdout=PIPE, cwd=files.directory) as process,
-            RamFile(files.ram, RAM_BASE) as ram,
-        ):
+        with ExitStack() as stack:
+            process = stack.enter_context(
+                child(gdb_argv(find_gdb()), stdin=PIPE, stdout=PIPE, cwd=files.directory)
+            )
             gdb = Gdb(process)
             gdb.connect(files.gdb_socket.name)
+            # Not before: the socket is there first, the RAM when the stub answers.
+            ram = stack.enter_context(RamFile(files.ram, RAM_BASE))
             interceptor = Interceptor(
                 gdb, kernel, markers, ram, files.trace, spec.smp, self._holding(kernel)
             )
             try:
-                if self.start:
-                    interceptor.start()
+                interceptor.start()
                 yield interceptor
             finally:
                 interceptor.close()
+                if interceptor.holding is not None:
+                    taken = interceptor.holding.taken
+                    files.holds.write_text("".join(f"{step}\n" for step in taken))
                 log.write_text("".join(f"{line}\n" for line in gdb.said()))
 
     def _holding(self, kernel: KernelCode) -> Holding | None:

@@ -125,6 +125,11 @@ class RunFiles:
         return self.directory / "gdb.sock"
 
     @property
+    def holds(self) -> Path:
+        """What was done about the scenario's holds, and at which trace records."""
+        return self.directory / "holds.txt"
+
+    @property
     def qemu(self) -> Path:
         """What QEMU and the plugin printed."""
         return self.directory / "qemu.log"

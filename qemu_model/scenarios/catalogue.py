@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from qemu_model.errors import UsageError
-from qemu_model.scenarios import bitmap, buffer, flush, lifetime, memory, migrate, smp, uapi
+from qemu_model.scenarios import bitmap, buffer, flush, lifetime, memory, migrate, races, smp, uapi
 from qemu_model.scenarios.scenario import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -17,6 +17,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *memory.SCENARIOS,
     *lifetime.SCENARIOS,
     *migrate.SCENARIOS,
+    *races.SCENARIOS,
 )
 
 

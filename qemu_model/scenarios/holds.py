@@ -4,7 +4,7 @@
 Each step lets some CPUs run until something happens; then everything stands still and
 the next step begins.  For example::
 
-    Await(reported="get"),                          # all run
+    Await("get"),                                   # all run
     Let(1, reach="__guest_exit", pending=True),     # CPU 1 runs alone, the others are held
     Let(0, reach="on_each_cpu_cond_mask"),          # CPU 0 runs alone, CPU 1 is held
     Release(),                                      # all run again
@@ -135,7 +135,7 @@ def require_order(steps: Sequence[Step], cpus: int, operations: Collection[str])
             continue
         if held and not isinstance(step, Let):
             raise UsageError(f"{where}: CPUs are held there; release them before all can run")
-        held = True
+        held = not isinstance(step, Await)
         event = step.event
         if not 0 <= event.cpu < cpus:
             raise UsageError(f"{where}: the machine has CPUs 0 to {cpus - 1}")
