@@ -6,6 +6,9 @@
  *	uapi cap=N			number of the HDBSS capability, 0 = none
  *	vm [dirty=plain|manual|initially-set]
  *	vcpu V
+ *	create V cpu=C			the same by a thread of its own on that CPU,
+ *					beside the program
+ *	created V [limit=MS]		wait until `create` has ended; its result
  *	slot S gpa=G pages=P mem=anon|thp|memfd|alias:M [lane=L] [ro] [log]
  *	log S on|off			KVM_MEM_LOG_DIRTY_PAGES
  *	unslot S			delete it; its memory stays for a new `slot S`
@@ -106,6 +109,9 @@ static const struct arg_spec run_args[] = {
 	POS_VCPU, POS_CHOICE("kind", true, kinds), NUM_DEF("loops", 1, ANY),
 	OPT_LIMIT(LIMIT_DEFAULT_MS), END
 };
+static const struct arg_spec create_args[] = {
+	POS_VCPU, NUM_REQ("cpu", 0, CPU_MAX), END
+};
 static const struct arg_spec wait_args[] = { POS_VCPU, OPT_LIMIT(LIMIT_DEFAULT_MS), END };
 static const struct arg_spec clear_args[] = {
 	POS_SLOT, NUM("first", ANY), NUM("pages", 0, UINT32_MAX), END
@@ -121,6 +127,8 @@ static const struct arg_spec sleep_args[] = { NUM_REQ("ms", 0, LIMIT_MAX_MS), EN
 const struct op_spec grammar_ops[] = {
 	{ "vm", OP_VM, false, vm_args },
 	{ "vcpu", OP_VCPU, false, vcpu_only },
+	{ "create", OP_CREATE, false, create_args },
+	{ "created", OP_CREATED, false, wait_args },
 	{ "slot", OP_SLOT, false, slot_args },
 	{ "log", OP_LOG, false, log_args },
 	{ "unslot", OP_UNSLOT, false, slot_only },

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "creator.h"
 #include "frame.h"
 #include "klog.h"
 #include "ops.h"
@@ -183,6 +184,8 @@ int main(void)
 	while (program_next_line(program, len, &pos, &text, &line_len))
 		do_line(&vm, ++line, text, line_len);
 	watchdog_arm(0, "end", 0);
+	if (creator_active())
+		creator_wait(LIMIT_DEFAULT_MS, &why);
 	if (vm.fd >= 0)
 		vm_destroy(&vm, &why);
 	channel_send(0, "bye lines=%u", line);

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 
 #include "clock.h"
+#include "creator.h"
 #include "klog.h"
 
 static void op_vm(struct vm *vm, const struct op *op, struct result *r)
@@ -15,6 +16,8 @@ static void op_vm(struct vm *vm, const struct op *op, struct result *r)
 
 static void op_destroy(struct vm *vm, struct result *r)
 {
+	if (creator_active())
+		return result_fail(r, EBUSY, "creating");
 	result_syscall(r, vm_destroy(vm, &r->error));
 }
 
@@ -59,6 +62,8 @@ void op_execute(struct vm *vm, unsigned int line, const struct op *op, struct re
 	switch (op->spec->id) {
 	case OP_VM:		return op_vm(vm, op, r);
 	case OP_VCPU:		return op_vcpu(vm, op, r);
+	case OP_CREATE:		return op_create(vm, op, r);
+	case OP_CREATED:	return op_created(vm, op, r);
 	case OP_SLOT:		return op_slot(vm, op, r);
 	case OP_LOG:		return op_log(vm, op, r);
 	case OP_UNSLOT:		return op_unslot(vm, op, r);

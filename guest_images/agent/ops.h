@@ -11,6 +11,8 @@ void op_execute(struct vm *vm, unsigned int line, const struct op *op, struct re
 
 /* ops_vcpu.c */
 void op_vcpu(struct vm *vm, const struct op *op, struct result *r);
+void op_create(struct vm *vm, const struct op *op, struct result *r);
+void op_created(struct vm *vm, const struct op *op, struct result *r);
 void op_pin(struct vm *vm, const struct op *op, struct result *r);
 void op_run(struct vm *vm, const struct op *op, struct result *r);
 void op_start(struct vm *vm, const struct op *op, struct result *r);

@@ -6,6 +6,8 @@
 #include <inttypes.h>
 #include <sched.h>
 
+#include "creator.h"
+
 #define AARCH64_RET 0xd65f03c0u
 #define PLANTED_MAX (1u << 20)	/* RETs for one payload */
 
@@ -17,6 +19,18 @@ static struct vcpu *vcpu_of(struct vm *vm, const struct op *op)
 void op_vcpu(struct vm *vm, const struct op *op, struct result *r)
 {
 	result_syscall(r, vcpu_create(vm, (unsigned int)op_value(op, "vcpu"), &r->error));
+}
+
+void op_create(struct vm *vm, const struct op *op, struct result *r)
+{
+	result_syscall(r, creator_start(vm, (unsigned int)op_value(op, "vcpu"),
+					(unsigned int)op_value(op, "cpu"), &r->error));
+}
+
+void op_created(struct vm *vm, const struct op *op, struct result *r)
+{
+	(void)vm;
+	result_syscall(r, creator_wait(op_value(op, "limit"), &r->error));
 }
 
 void op_pin(struct vm *vm, const struct op *op, struct result *r)

@@ -116,6 +116,25 @@ def _slot_delete(s: Script) -> None:
     s.reaches("entries>=1")
 
 
+def _vcpu_create(s: Script) -> None:
+    s.vm(_PAGES)
+    s("log", 0, "on")
+    s("snapshot", 0)
+    s("pin", "agent", cpu=0)
+    s("pin", vcpu=0, cpu=0)
+    s.stride(_PAGES)
+    s.harvest()
+    s("create", 1, cpu=1)
+    s.hdbss_on(0)
+    s("created", 1)
+    s("pin", vcpu=1, cpu=1)
+    for _ in range(2):
+        for vcpu in (0, 1):
+            s.stride(_PAGES, vcpu=vcpu)
+            s.harvest()
+    s.reaches("entries>=1", "pes>=2")
+
+
 _EXIT_WITH_ENTRIES: tuple[Step, ...] = (
     Await("start"),
     Await("get"),
@@ -175,6 +194,18 @@ SCENARIOS = (
             Hold(0, at="kvm_vm_ioctl_enable_cap"),
             Let(0, reach="__alloc_pages_noprof"),
             Let(1, reach=_ENTERS_GUEST),
+            Let(0, reach=_WAITS_FOR_CPUS, reported="hdbss"),
+            Release(),
+        ),
+    ),
+    Scenario(
+        "race.vcpu-create",
+        "a vCPU is being created while another CPU is enabling",
+        "a vCPU that enabling has not seen has no buffer",
+        _vcpu_create,
+        styles=("cap",),
+        holds=(
+            Hold(1, at="kvm_arch_vcpu_create"),
             Let(0, reach=_WAITS_FOR_CPUS, reported="hdbss"),
             Release(),
         ),
