@@ -205,6 +205,7 @@ SCENARIOS = (
         _vcpu_create,
         styles=("cap",),
         holds=(
+            Await("get"),
             Hold(1, at="kvm_arch_vcpu_create"),
             Let(0, reach=_WAITS_FOR_CPUS, reported="hdbss"),
             Release(),
