@@ -29,8 +29,8 @@ from qemu_model.trace import Header, Kind, RawRecord, TraceWriter
 from qemu_model.vmlinux.sites import ESR_EL1, HINT_127, Role, Site, Sites
 
 WRITER = "gdbstub"
-_IDLE_ENTRIES = 64
-"""Guest entries without HDBSS in a row after which the breakpoints for it go."""
+_IDLE_ENTRIES = 16
+"""Guest entries in a row, all without HDBSS, after which the breakpoints for it go."""
 _SYNCHRONOUS = (0x400, 0x600)
 _VECTOR_OFFSET = 0x7FF
 _PSCI_CPU_OFF = 0x8400_0002
@@ -311,16 +311,16 @@ class Interceptor:
     # --- the guest ----------------------------------------------------------------
 
     def _eret(self, pe: EmulatedPe, site: Site) -> None:
+        self._idle = 0 if any(other.enabled for other in self.pes) else self._idle + 1
+        if self._idle > _IDLE_ENTRIES and not any(other.in_guest for other in self.pes):
+            # Nobody's EXIT will be missed: nobody's ENTRY is open.
+            self._arm(False)
+            self._go()
+            return
         vttbr, hcr, elr = self.gdb.read("VTTBR_EL2", "HCR_EL2", "ELR_EL2")
         pe.enter(vttbr, hcr, elr)
         if self._esr_armed and not any(other.refused for other in self.pes):
             self._arm_esr(False)
-        if any(other.enabled for other in self.pes):
-            self._idle = 0
-        else:
-            self._idle += 1
-            if self._idle > _IDLE_ENTRIES:
-                self._arm(False)
         if self.kernel.words(site.address) == self.kernel.words(self.kernel.sites.retry_eret):
             self._go(jump=self.kernel.sites.retry_eret)
         else:
@@ -361,9 +361,6 @@ class Interceptor:
         if on != self._armed:
             self._armed = on
             self.gdb.enable(self._guest_sites, on)
-            if not on:
-                for pe in self.pes:
-                    pe.in_guest = False
 
     def _arm_esr(self, on: bool) -> None:
         if on != self._esr_armed:
