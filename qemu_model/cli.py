@@ -112,7 +112,11 @@ def _doctor(progress: Progress) -> int:
     checks = examine(session.cache())
     for check in checks:
         _say(str(check))
-    return Exit.AGREE if all(check.good for check in checks) else Exit.INFRASTRUCTURE
+    return (
+        Exit.AGREE
+        if all(check.good or not check.needed for check in checks)
+        else Exit.INFRASTRUCTURE
+    )
 
 
 def _list() -> int:

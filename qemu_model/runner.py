@@ -39,7 +39,8 @@ class Bench:
     qemu: Qemu
     kernel: KernelImage
     agent: Path
-    plugin: Path
+    plugin: Path | None
+    """None in gdb mode, which needs none."""
     uapi: Uapi
     mode: Mode
     seed: int

@@ -2,17 +2,25 @@
 """What a command needs before it can run: cache, QEMU, images, a kernel's interface."""
 
 import shlex
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from qemu_model.errors import UsageError
+from qemu_model.errors import InfrastructureError, UsageError
+from qemu_model.gdbstub.attach import require_gdb, require_vmlinux
+from qemu_model.gdbstub.mi import ADVICE as GDB_ADVICE
+from qemu_model.gdbstub.mi import find_gdb
 from qemu_model.machine import images
 from qemu_model.machine.cache import Cache, default_root
 from qemu_model.machine.command import KernelImage, Mode
 from qemu_model.machine.progress import Progress
-from qemu_model.machine.qemu import PROGRAM, NoPluginQemu, Qemu, find_any_qemu, find_qemu
+from qemu_model.machine.qemu import (
+    NoPluginQemu,
+    Qemu,
+    find_any_qemu,
+    find_qemu,
+    installed_any_qemu,
+)
 from qemu_model.machine.vm import Limits
 from qemu_model.probe import probe_uapi
 from qemu_model.runner import Bench
@@ -69,9 +77,13 @@ def cache() -> Cache:
 def build(part: str, progress: Progress) -> Iterator[tuple[str, Path]]:
     """Build ``part`` (or ``all``: what the default runs need); yields names and paths."""
     store = cache()
-    if part in ("qemu", "all"):
+    mode = Mode.PARALLEL
+    if part == "all":
+        qemu, mode = _qemu(Choice(), store, progress)
+        yield "qemu", Path(qemu.argv_prefix[-1])
+    elif part == "qemu":
         yield "qemu", Path(find_qemu(store, progress).argv_prefix[-1])
-    if part in ("plugin", "all"):
+    if part == "plugin" or (part == "all" and mode is not Mode.GDB):
         yield "plugin", images.plugin(store, progress)
     if part in ("agent", "all"):
         yield "agent", images.agent(store, progress)
@@ -101,12 +113,17 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
     """
     store = cache()
     kernel = _kernel(choice, store, progress)
-    qemu, mode = _qemu(choice, store, progress)
+    if choice.mode is Mode.GDB:
+        require_vmlinux(kernel)
+    qemu, mode = _qemu(choice, store, progress, kernel)
+    agent = images.agent(store, progress)
+    if mode is Mode.GDB and boots:
+        require_gdb(kernel, agent)
     bench = Bench(
         qemu=qemu,
         kernel=kernel,
-        agent=images.agent(store, progress),
-        plugin=images.plugin(store, progress),
+        agent=agent,
+        plugin=None if mode is Mode.GDB else images.plugin(store, progress),
         uapi=Uapi("none"),
         mode=mode,
         seed=choice.seed,
@@ -114,21 +131,28 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
         limits=Limits() if choice.ours else _PATIENT,
         runs=store.root / "runs",
         keep=choice.keep,
-        small=choice.small,
+        small=choice.small or mode is Mode.GDB,  # each entry takes milliseconds there
     )
     return bench.driven_by(_uapi(choice, bench, progress, boots))
 
 
-def _qemu(choice: Choice, store: Cache, progress: Progress) -> tuple[Qemu, Mode]:
+def _qemu(
+    choice: Choice, store: Cache, progress: Progress, kernel: KernelImage | None = None
+) -> tuple[Qemu, Mode]:
     """The QEMU for the mode, or the mode for the QEMU."""
     if choice.mode is Mode.GDB:
         return find_any_qemu(store, progress, choice.qemu), choice.mode
     try:
         return find_qemu(store, progress, choice.qemu), choice.mode
     except NoPluginQemu as error:
-        if shutil.which(PROGRAM) is None:
-            raise
-        qemu = find_any_qemu(store, progress)
+        hint = f"{error}; or, for --mode gdb, which is slower"
+        try:
+            find_gdb()
+            qemu = installed_any_qemu()
+        except InfrastructureError:
+            raise InfrastructureError(f"{hint}: {GDB_ADVICE} qemu-system-arm") from error
+        if kernel is not None and kernel.vmlinux is None:
+            raise InfrastructureError(f"{hint}: give --vmlinux") from error
         progress.line(f"{error}; going on with --mode gdb on QEMU {qemu.version}, which is slower")
         return qemu, Mode.GDB
 

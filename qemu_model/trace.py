@@ -54,6 +54,7 @@ MARK     the agent's marker instruction: a = program line << 1 | phase (0 the op
 import mmap
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -61,7 +62,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from qemu_model.arch.registers import SysReg
-from qemu_model.errors import UsageError
+from qemu_model.errors import InfrastructureError, UsageError
 
 MAGIC = b"HDBSSTRC"
 VERSION = 1
@@ -256,37 +257,57 @@ def count_records(path: Path) -> int:
 
 
 class TraceWriter:
-    """Writes a trace from Python: what a gdbstub interceptor and the tests need."""
+    """Writes a trace from Python: what a gdbstub interceptor and the tests need.
+
+    Raises InfrastructureError when the file cannot be written.
+    """
 
     def __init__(self, path: Path, header: Header) -> None:
-        self._file: BinaryIO = path.open("wb")
-        self._file.write(
-            HEADER.pack(
-                MAGIC, VERSION, RECORD.size, header.ram_base, header.ram_size, header.nr_pes, 0,
-                header.writer.encode("ascii"),
-            )
-        )  # fmt: skip
+        self._path = path
+        try:
+            self._file: BinaryIO = path.open("wb")
+            self._file.write(
+                HEADER.pack(
+                    MAGIC, VERSION, RECORD.size, header.ram_base, header.ram_size, header.nr_pes, 0,
+                    header.writer.encode("ascii"),
+                )
+            )  # fmt: skip
+        except OSError as error:
+            raise self._trouble(error) from error
         self.count = 0
         self.observer: Callable[[RawRecord], None] | None = None
         """Gets each record as it is written."""
+
+    def _trouble(self, error: OSError) -> InfrastructureError:
+        return InfrastructureError(f"cannot write the trace {self._path}: {error.strerror}")
 
     def write(self, kind: Kind, pe: int, fields: Iterable[int] = (), flags: int = 0) -> None:
         """Append one record; missing fields are zero."""
         self.count += 1
         a, b, c, d, e, f = (*fields, 0, 0, 0, 0, 0, 0)[:6]
         record = (self.count, int(kind), pe, flags, a, b, c, d, e, f)
-        self._file.write(RECORD.pack(*record))
+        try:
+            self._file.write(RECORD.pack(*record))
+        except OSError as error:
+            raise self._trouble(error) from error
         if self.observer is not None:
             self.observer(record)
 
     def flush(self) -> None:
         """Let readers of the file see what was written so far."""
-        self._file.flush()
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise self._trouble(error) from error
 
     def close(self) -> None:
         """End the trace cleanly."""
-        self.write(Kind.END, 0, (0, self.count + 1))
-        self._file.close()
+        try:
+            self.write(Kind.END, 0, (0, self.count + 1))
+            self.flush()
+        finally:
+            with suppress(OSError):
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -6,14 +6,13 @@ from __future__ import annotations
 import struct
 import time
 from array import array
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from subprocess import PIPE, Popen
 
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from qemu_model.errors import InfrastructureError, UsageError
@@ -22,7 +21,7 @@ from qemu_model.gdbstub.interceptor import Interceptor, KernelCode
 from qemu_model.gdbstub.mi import Gdb, find_gdb, gdb_argv
 from qemu_model.gdbstub.ram import RamFile
 from qemu_model.machine.child import child
-from qemu_model.machine.command import RAM_BASE, MachineSpec, RunFiles
+from qemu_model.machine.command import RAM_BASE, KernelImage, MachineSpec, RunFiles
 from qemu_model.program import Program
 from qemu_model.scenarios.holds import Step
 from qemu_model.vmlinux.elf import Vmlinux
@@ -30,27 +29,33 @@ from qemu_model.vmlinux.sites import HINT_127, find_sites
 
 _START_LIMIT = 20.0
 """Seconds until QEMU has opened its socket."""
-_TEXT_OFFSET = struct.Struct("<8xQQ")
-"""The Image's header: text_offset and image_size."""
+_HEADER = struct.Struct("<8xQQ32x4s")
+"""The Image's header: text_offset, image_size, magic."""
 _PF_X = 1
-_BELOW_KERNEL = 0x20_0000
-"""QEMU loads an Image with a small text_offset 2 MiB higher, above its own boot code."""
+_BOOT_CODE, _ABOVE_IT = 0x1000, 0x20_0000
+"""QEMU loads an Image with a smaller text_offset 2 MiB higher, above its own boot code."""
+_OLD_OFFSET = 0x8_0000
+"""Where an Image without image_size goes (kernels before 3.17)."""
 
 
 def load_address(image: Path) -> int:
     """The physical address at which QEMU puts ``_text`` of an Image."""
     try:
         with image.open("rb") as file:
-            offset, size = _TEXT_OFFSET.unpack(file.read(_TEXT_OFFSET.size))
-    except (OSError, struct.error) as error:
-        raise UsageError(f"{image}: not an arm64 Image: {error}") from error
+            offset, size, magic = _HEADER.unpack(file.read(_HEADER.size))
+    except OSError as error:
+        raise UsageError(f"cannot read {image}: {error.strerror}") from error
+    except struct.error:
+        magic = b""
+    if magic != b"ARM\x64":
+        raise UsageError(f"{image} is not an arm64 kernel Image")
     if size == 0:
-        return RAM_BASE + 0x8_0000
-    return RAM_BASE + int(offset) + (_BELOW_KERNEL if offset < 0x1000 else 0)
+        return RAM_BASE + _OLD_OFFSET
+    return RAM_BASE + int(offset) + (_ABOVE_IT if offset < _BOOT_CODE else 0)
 
 
 def find_markers(agent: Path) -> tuple[int, ...]:
-    """The addresses of the agent's marker instruction; UsageError if it has none.
+    """The addresses of the agent's marker instruction; InfrastructureError if it has none.
 
     The agent is linked statically to fixed addresses, so they are what the PE will see.
     """
@@ -66,16 +71,22 @@ def find_markers(agent: Path) -> tuple[int, ...]:
                         words.frombytes(data[: len(data) & ~3])
                         start = segment["p_vaddr"]
                         found += [start + 4 * i for i, w in enumerate(words) if w == HINT_127]
-    except (OSError, ELFError) as error:
-        raise UsageError(f"the agent {agent}: {error}") from error
+    except Exception as error:
+        # pyelftools raises whatever it stumbles over.
+        why = str(error) or type(error).__name__
+        raise InfrastructureError(f"the agent {agent} cannot be read: {why}") from error
     if not found:
-        raise UsageError(f"the agent {agent} has no marker instruction at a fixed address")
+        raise InfrastructureError(f"the agent {agent} has no marker at a fixed address")
     return tuple(found)
 
 
 @lru_cache(maxsize=4)
 def kernel_code(vmlinux: Path, image: Path) -> KernelCode:
-    """What the interceptor has to know of a kernel; UsageError if the files do not fit."""
+    """What the interceptor has to know of a kernel.
+
+    Raises UsageError for a vmlinux that cannot be used, InfrastructureError if it and the
+    Image are not of one build.
+    """
     elf = Vmlinux(vmlinux)
     elf.require_image(image)
     sites = find_sites(elf)
@@ -88,6 +99,26 @@ def kernel_code(vmlinux: Path, image: Path) -> KernelCode:
     return KernelCode(
         sites, elf.address("_text"), load_address(image), words.get, elf.name_of, elf.place
     )
+
+
+def require_gdb(kernel: KernelImage, agent: Path) -> None:
+    """Check all that a run will need, so that trouble is told once and before it.
+
+    Raises UsageError if vmlinux is missing or unusable, else InfrastructureError.
+    """
+    vmlinux = require_vmlinux(kernel)
+    find_gdb()
+    kernel_code(vmlinux, kernel.image)
+    find_markers(agent)
+
+
+def require_vmlinux(kernel: KernelImage) -> Path:
+    """The kernel's vmlinux; UsageError if none was given."""
+    if kernel.vmlinux is None:
+        raise UsageError(
+            f"--mode gdb needs the vmlinux of {kernel.image}, with symbols: give --vmlinux"
+        )
+    return kernel.vmlinux
 
 
 @dataclass(frozen=True)
@@ -107,38 +138,37 @@ class GdbInterception:
     def attach(self, files: RunFiles, qemu: Popen[bytes]) -> Iterator[Interceptor]:
         """Connect, set breakpoints, start the machine; the trace ends with the block."""
         spec = self.spec
-        if spec.kernel.vmlinux is None:
-            raise UsageError("the gdbstub interceptor needs the kernel's vmlinux: give --vmlinux")
-        kernel = kernel_code(spec.kernel.vmlinux, spec.kernel.image)
+        kernel = kernel_code(require_vmlinux(spec.kernel), spec.kernel.image)
         markers = find_markers(spec.agent)
         _await_socket(files, qemu)
-        log = files.directory / "gdb.log"
-        with ExitStack() as stack:
-            process = stack.enter_context(
-                child(gdb_argv(find_gdb()), stdin=PIPE, stdout=PIPE, cwd=files.directory)
-            )
+        argv = gdb_argv(find_gdb())
+        with (
+            child(argv, stdin=PIPE, stdout=PIPE, cwd=files.directory) as process,
+            ExitStack() as stack,
+        ):
             gdb = Gdb(process)
+            stack.callback(_write, files.gdb_log, gdb.said)
             gdb.connect(files.gdb_socket.name)
             # Not before: the socket is there first, the RAM when the stub answers.
             ram = stack.enter_context(RamFile(files.ram, RAM_BASE))
-            interceptor = Interceptor(
-                gdb, kernel, markers, ram, files.trace, spec.smp, self._holding(kernel)
-            )
-            try:
-                interceptor.start()
-                yield interceptor
-            finally:
-                interceptor.close()
-                if interceptor.holding is not None:
-                    taken = interceptor.holding.taken
-                    files.holds.write_text("".join(f"{step}\n" for step in taken))
-                log.write_text("".join(f"{line}\n" for line in gdb.said()))
+            holding = self._holding(kernel)
+            interceptor = Interceptor(gdb, kernel, markers, ram, files.trace, spec.smp, holding)
+            stack.callback(interceptor.close)
+            if holding is not None:
+                stack.callback(_write, files.holds, lambda: holding.taken)
+            interceptor.start()
+            yield interceptor
 
     def _holding(self, kernel: KernelCode) -> Holding | None:
         if not self.holds:
             return None
         program = self.program or Program()
         return Holding(self.holds, program, self.spec.smp, kernel.place, kernel.name_of)
+
+
+def _write(path: Path, lines: Callable[[], Iterable[str]]) -> None:
+    with suppress(OSError):  # only for those who look for the reason of something
+        path.write_text("".join(f"{line}\n" for line in lines()), "utf-8")
 
 
 def _await_socket(files: RunFiles, qemu: Popen[bytes]) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from qemu_model.arch.registers import HAFDBS, HCR_E2H, MMFR1_HAFDBS, SysReg
 from qemu_model.errors import InfrastructureError
 from qemu_model.gdbstub.holding import Holding
-from qemu_model.gdbstub.mi import Gdb, Stop
+from qemu_model.gdbstub.mi import Gdb, GdbLost, Stop
 from qemu_model.gdbstub.pes import EmulatedPe, GuestAbort, Verdict
 from qemu_model.gdbstub.ram import RamFile
 from qemu_model.trace import Header, Kind, RawRecord, TraceWriter
@@ -118,7 +118,10 @@ class Interceptor:
         self._begin_step()
 
     def serve(self, seconds: float) -> None:
-        """Answer stops for about so long; returns at once when QEMU has gone."""
+        """Answer stops for about so long.
+
+        Raises GdbLost when the connection has ended, as it does when QEMU ends.
+        """
         end = time.monotonic() + seconds
         while not self.gdb.gone:
             left = end - time.monotonic()
@@ -126,6 +129,8 @@ class Interceptor:
             if stop is None:
                 break
             self.answer(stop)
+        if self.gdb.gone:
+            raise GdbLost("QEMU has closed the connection to gdb")
         holding = self.holding
         if holding is not None and holding.overdue() and holding.report is None:
             last = self.gdb.interrupt()

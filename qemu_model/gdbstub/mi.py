@@ -16,8 +16,9 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from subprocess import Popen
+from subprocess import Popen, TimeoutExpired
 from typing import Any
 
 from pygdbmi.gdbmiparser import parse_response
@@ -135,7 +136,10 @@ class Gdb:
         self._numbers: dict[str, int] = {}
         self._breakpoints: dict[int, int] = {}
         for setting in _SETTINGS:
-            self.command(f"-gdb-set {setting}")
+            try:
+                self.command(f"-gdb-set {setting}")
+            except GdbError as error:
+                raise GdbError(f"{error}: this gdb is too old or not for arm64: {ADVICE}") from None
 
     # --- commands ---------------------------------------------------------------
 
@@ -319,7 +323,7 @@ class Gdb:
                 if ready:
                     data = data[os.write(self._input, data[:_PIPE_BUF]) :]
             except OSError as error:
-                raise GdbLost(self._story("gdb has ended")) from error
+                raise self._ended() from error
             # It may want to be read before it reads on.
             if heard and not self._pump(0) and self.gone:
                 return
@@ -350,7 +354,7 @@ class Gdb:
         if not data:
             if self.gone:
                 return False
-            raise GdbLost(self._story("gdb has ended"))
+            raise self._ended()
         self._heard = time.monotonic()
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         if len(self._buffer) > _LINE_MAX:
@@ -360,13 +364,13 @@ class Gdb:
         return True
 
     def _line(self, text: str) -> None:
-        if text[:1] in ("~", "&", "="):
-            self._said.append(text)
-            if text.startswith("=thread-group-exited"):
-                self.gone = True
-            return
+        if text.startswith("=thread-group-exited"):
+            self.gone = True
         if text[:1] not in ("*", "^"):
-            return  # the prompt, or what gdb's libraries print
+            # For people; a line that is no MI at all comes from a gdb that cannot start.
+            if text and text != "(gdb)":
+                self._said.append(text)
+            return
         if not well_formed(text):
             raise GdbLost(self._story(f"gdb says what is no MI: {text[:80]!r}"))
         record = parse_response(text)
@@ -390,6 +394,11 @@ class Gdb:
     def said(self) -> tuple[str, ...]:
         """The last lines that gdb printed for people."""
         return tuple(self._said)
+
+    def _ended(self) -> GdbLost:
+        with suppress(TimeoutExpired):
+            self._process.wait(1.0)  # its pipe closes a moment before it can be waited for
+        return GdbLost(self._story("gdb has ended"))
 
     def _story(self, headline: str) -> str:
         status = self._process.poll()

@@ -19,8 +19,7 @@ from qemu_model.arch.registers import (
     stage2_in_use,
 )
 from qemu_model.arch.stage2 import Fault
-from qemu_model.gdbstub.ram import RamFile
-from qemu_model.model.pe import PE, Aborted, Access, Append, Outcome, RetryLimit
+from qemu_model.model.pe import PE, Aborted, Access, Append, Memory, Outcome, RetryLimit
 from qemu_model.model.producer import Producer
 from qemu_model.trace import FLAG_CAS_LOST, Anomaly, Kind, TraceWriter
 
@@ -63,7 +62,7 @@ class GuestAbort:
 class EmulatedPe:
     """One PE: the model's, and where it is."""
 
-    def __init__(self, index: int, ram: RamFile, trace: TraceWriter) -> None:
+    def __init__(self, index: int, ram: Memory, trace: TraceWriter) -> None:
         self.index = index
         self.model = PE(ram, producer=Producer())
         self.in_guest = False

@@ -130,6 +130,11 @@ class RunFiles:
         return self.directory / "holds.txt"
 
     @property
+    def gdb_log(self) -> Path:
+        """The last that gdb said for people."""
+        return self.directory / "gdb.log"
+
+    @property
     def qemu(self) -> Path:
         """What QEMU and the plugin printed."""
         return self.directory / "qemu.log"

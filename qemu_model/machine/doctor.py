@@ -25,23 +25,25 @@ _SPACE = 6 << 30
 class Check:
     """One thing that was looked at.
 
-    ``good``: nothing has to be done; ``found`` what is there; ``advice`` how to get it.
+    ``good``: nothing has to be done; ``found`` what is there; ``advice`` how to get it;
+    ``needed``: without it the default runs cannot be made.
     """
 
     name: str
     good: bool
     found: str
     advice: str = ""
+    needed: bool = True
 
     def __str__(self) -> str:
-        mark = "ok     " if self.good else "MISSING"
+        mark = "ok     " if self.good else "MISSING" if self.needed else "absent "
         advice = f": {self.advice}" if self.advice and not self.good else ""
         return f"{mark} {self.name}: {self.found}{advice}"
 
 
 def examine(cache: Cache) -> list[Check]:
     """Look at everything that ``hdbss run`` needs."""
-    return [*_python(), *_tools(), _source(), _qemu(cache), _space(cache)]
+    return [*_python(), *_tools(), _source(), _qemu(cache), _gdb(), _space(cache)]
 
 
 def _python() -> Iterator[Check]:
@@ -81,6 +83,13 @@ def _qemu(cache: Cache) -> Check:
     except fetch.CannotFetch as error:
         return Check(name, False, f"{found}, and it cannot be fetched ({error})", ADVICE)
     return Check(name, True, f"{found}; it will be fetched into the cache: hdbss build qemu")
+
+
+def _gdb() -> Check:
+    gdb = tools.Tool("gdb-multiarch", "gdb-multiarch", "--mode gdb and hdbss shell")
+    where = gdb.find()
+    found = where or f"not found, needed for {gdb.purpose}"
+    return Check(gdb.name, where is not None, found, f"apt install {gdb.package}", needed=False)
 
 
 def _space(cache: Cache) -> Check:

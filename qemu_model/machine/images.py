@@ -216,19 +216,24 @@ def check_image(path: Path) -> None:
 
 
 def check_vmlinux(path: Path, image: Path) -> None:
-    """Raise UsageError unless ``path`` is the arm64 ELF file from which ``image`` was made."""
+    """Raise UsageError unless ``path`` is an arm64 ELF file, InfrastructureError unless
+    ``image`` was made from it, as far as their versions tell.
+    """
     head = _read(path)[:20]
     if head[:4] != b"\x7fELF" or head[18:20] != _ELF_AARCH64:
         raise UsageError(f"{path} is not an arm64 vmlinux (an ELF file)")
     ours, theirs = _banner(image), _banner(path)
     if ours is not None and theirs is not None and ours != theirs:
-        raise UsageError(f"{path} and {image} are from different builds: give two that belong")
+        raise InfrastructureError(
+            f"vmlinux {path} does not match the kernel {image}: they are of different builds"
+        )
 
 
 def foreign_kernel(image: Path, vmlinux: Path | None) -> KernelImage:
     """Take the user's kernel; its capability number is unknown.
 
-    Raises UsageError saying what is wrong with the files.
+    Raises UsageError saying what is wrong with the files, InfrastructureError if they are
+    of different builds.
     """
     check_image(image)
     if vmlinux is not None:

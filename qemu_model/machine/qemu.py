@@ -19,6 +19,7 @@ from qemu_model.machine.progress import Progress
 PROGRAM = "qemu-system-aarch64"
 #: The plugin API version (``qemu_plugin_version``) that our plugin is written for.
 PLUGIN_API = 7
+ANY_ADVICE = "apt-get install qemu-system-arm"
 ADVICE = (
     "install QEMU 11.1 or newer built with plugins (Debian 13: apt install -t trixie-backports "
     f"qemu-system-arm), or give one with --qemu /path/to/{PROGRAM}"
@@ -81,17 +82,19 @@ def probe_library(directory: Path) -> Path:
     return library
 
 
-def identify(argv_prefix: Sequence[str], origin: str) -> Qemu:
+def identify(argv_prefix: Sequence[str], origin: str, plugins: bool = True) -> Qemu:
     """Ask a QEMU for its version and its plugin API, without starting a machine.
 
     The API version is learned from the refusal of a plugin that wants an impossible
-    one: QEMU checks it before the plugin runs.  Takes about 0.1 s.
-    Raises InfrastructureError if the command is not a QEMU.
+    one: QEMU checks it before the plugin runs.  Takes about 0.1 s and a C compiler; not
+    done unless ``plugins`` matter.  Raises InfrastructureError if the command is no QEMU.
     """
     text = _output([*argv_prefix, "--version"])
     match = _VERSION.search(text)
     if match is None:
         raise InfrastructureError(f"{argv_prefix[0]} is not a working QEMU: {_first(text)}")
+    if not plugins:
+        return Qemu(tuple(argv_prefix), match[1], None, origin)
     with tempfile.TemporaryDirectory(prefix="hdbss-probe-") as directory:
         library = probe_library(Path(directory))
         text = _output([*argv_prefix, "-M", "none", "-display", "none", "-nodefaults",
@@ -125,9 +128,12 @@ def given_qemu(path: Path, plugins: bool = True) -> Qemu:
         raise UsageError(f"--qemu {path}: no such file")
     if shutil.which(str(path.absolute())) is None:
         raise UsageError(f"--qemu {path}: not executable")
-    qemu = identify((str(path.absolute()),), "--qemu")
+    qemu = identify((str(path.absolute()),), "--qemu", plugins)
     if plugins and qemu.plugin_api != PLUGIN_API:
-        raise InfrastructureError(f"{_misfit(qemu)}; the plugin needs API {PLUGIN_API}: {ADVICE}")
+        raise InfrastructureError(
+            f"{_misfit(qemu)}; the plugin needs API {PLUGIN_API}: {ADVICE}; "
+            "with --mode gdb, which is slower, this one will do"
+        )
     return qemu
 
 
@@ -187,6 +193,14 @@ def find_qemu(cache: Cache, progress: Progress, given: Path | None = None) -> Qe
     return qemu
 
 
+def installed_any_qemu() -> Qemu:
+    """The QEMU on PATH, whatever its plugins; InfrastructureError with what to install."""
+    on_path = shutil.which(PROGRAM)
+    if on_path is None:
+        raise InfrastructureError(f"there is no {PROGRAM} on PATH: {ANY_ADVICE}")
+    return identify((on_path,), "PATH", plugins=False)
+
+
 def find_any_qemu(cache: Cache, progress: Progress, given: Path | None = None) -> Qemu:
     """Return a QEMU for the gdbstub: any version that has the machine (7.2 and newer).
 
@@ -194,7 +208,11 @@ def find_any_qemu(cache: Cache, progress: Progress, given: Path | None = None) -
     """
     if given is not None:
         return given_qemu(given, plugins=False)
-    on_path = shutil.which(PROGRAM)
-    if on_path is not None:
-        return identify((on_path,), "PATH")
-    return find_qemu(cache, progress)
+    if shutil.which(PROGRAM) is not None:
+        return installed_any_qemu()
+    try:
+        return find_qemu(cache, progress)
+    except NoPluginQemu as error:
+        raise InfrastructureError(
+            f"there is no {PROGRAM}: {ANY_ADVICE} (7.2 will do for --mode gdb); {error}"
+        ) from error

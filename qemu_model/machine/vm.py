@@ -36,7 +36,7 @@ _TRACE_TICK = 1.0
 _SPARE = 256 << 20
 _QEMU_LINES = 20
 #: What QEMU gets to end by itself when its debugger has lost it (seconds).
-_LAST_WORDS = 2.0
+_LAST_WORDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,12 @@ class _Machine:
 
     def intercept(self, interception: Interception, stack: ExitStack) -> None:
         """Attach what answers the machine's stops."""
-        self._intercepting = stack.enter_context(interception.attach(self._files, self._process))
+        try:
+            self._intercepting = stack.enter_context(
+                interception.attach(self._files, self._process)
+            )
+        except InfrastructureError as error:
+            self._unless_ended(error)
 
     def outcome(self) -> Outcome:
         """What is there now.  The agent's own port counts; without one, the console does."""
@@ -247,14 +252,17 @@ class _Machine:
             return
         try:
             self._intercepting.serve(seconds)
-        except InfrastructureError:
-            # If QEMU is what died, its own story is the better one.
-            with suppress(TimeoutExpired):
-                self._process.wait(_LAST_WORDS)
-            if self._process.poll() is None:
-                raise
+        except InfrastructureError as error:
+            self._unless_ended(error)
         self._intercepting.flush()
         self._console.pump(0.0)
+
+    def _unless_ended(self, error: InfrastructureError) -> None:
+        """Raise it; but if QEMU is what died, its own story is the better one."""
+        with suppress(TimeoutExpired):
+            self._process.wait(_LAST_WORDS)
+        if self._process.poll() is None:
+            raise error
 
     def _on_console(self, data: bytes) -> None:
         # The limit also here: in a flood the frames would fill the memory.

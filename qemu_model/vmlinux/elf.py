@@ -13,7 +13,7 @@ from pathlib import Path
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
-from qemu_model.errors import UsageError
+from qemu_model.errors import InfrastructureError, UsageError
 
 _SYMBOL = struct.Struct("<IBBHQQ")
 """Elf64_Sym: name, info, other, shndx, value, size."""
@@ -196,7 +196,7 @@ class Vmlinux:
         return tuple(found)
 
     def require_image(self, image: Path) -> None:
-        """Compare the code with that of an Image; UsageError when it is another build's.
+        """Compare the code with that of an Image; InfrastructureError if it is another build's.
 
         An Image is the kernel's memory from ``_text`` on, and nothing is relocated in code.
         """
@@ -214,9 +214,9 @@ class Vmlinux:
                             file.seek(code.address - start + at)
                             theirs = file.read(len(ours))
                         if theirs != ours:
-                            raise UsageError(
-                                f"vmlinux {self.path} does not belong to {image}: the code "
-                                f"differs; give the two files of one build"
+                            raise InfrastructureError(
+                                f"vmlinux {self.path} does not match the kernel {image}: the "
+                                f"code differs; give the two files of one build"
                             )
                         compared += len(ours)
         except OSError as error:

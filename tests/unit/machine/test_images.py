@@ -259,7 +259,7 @@ def test_image_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_vmlinux_that_does_not_belong(tmp_path: Path) -> None:
     image = arm64_image(tmp_path / "Image")
-    with pytest.raises(UsageError, match="are from different builds"):
+    with pytest.raises(InfrastructureError, match=r"does not match .* of different builds"):
         images.foreign_kernel(image, vmlinux(tmp_path / "vmlinux", "6.13.0"))
     with pytest.raises(UsageError, match="is not an arm64 vmlinux"):
         images.foreign_kernel(image, vmlinux(tmp_path / "vmlinux", machine=b"\x3e\x00"))
