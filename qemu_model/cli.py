@@ -20,7 +20,7 @@ from qemu_model.report import json as json_report
 from qemu_model.report import text
 from qemu_model.report.result import Exit, Result, exit_code
 from qemu_model.run import load
-from qemu_model.runner import dry_run, run_scenarios
+from qemu_model.runner import dry_run, require_holds, run_scenarios
 from qemu_model.scenarios.catalogue import SCENARIOS, select
 
 _PARTS = ("kernel", "debug-kernel", "agent", "plugin", "qemu", "all")
@@ -149,6 +149,7 @@ def _run(args: argparse.Namespace, progress: Progress) -> int:
         # A path that cannot be written is told first; until the end it says "not complete".
         json_report.write(args.json, [], Exit.INFRASTRUCTURE, complete=False)
     prepared = session.prepare(choice, progress, boots=not args.dry_run)
+    require_holds(prepared, scenarios)
     if args.dry_run:
         for scenario in scenarios:
             _say(f"# {scenario.name}\n{dry_run(prepared, scenario)}")

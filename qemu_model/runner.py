@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -162,6 +162,26 @@ def run_program(
     )
 
 
+def why_skipped(bench: Bench, scenario: Scenario) -> str:
+    """Why a scenario is not run with this kernel or in this mode; empty if it is."""
+    if bench.uapi.style not in scenario.styles:
+        return f"it means nothing for a kernel that is driven by --uapi {bench.uapi.style}"
+    if bench.mode is Mode.GDB:
+        return scenario.not_in_gdb
+    return "it holds CPUs, which needs --mode gdb" if scenario.holds else ""
+
+
+def require_holds(bench: Bench, scenarios: Iterable[Scenario]) -> None:
+    """UsageError for a scenario whose holds cannot be in this kernel, before any is run."""
+    for scenario in scenarios:
+        if scenario.holds and not why_skipped(bench, scenario):
+            machine = bench.machine(scenario.needs)
+            try:
+                GdbInterception(machine, scenario.holds, bench.program(scenario)).require_holds()
+            except UsageError as error:
+                raise UsageError(f"{scenario.name}: {error}") from error
+
+
 def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Result:
     """Run and judge one scenario; every trouble becomes part of the result."""
     started = time.monotonic()
@@ -173,15 +193,9 @@ def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Result
         command=bench.repeat(scenario.name),
         kernel=bench.kernel.description,
     )
-    if bench.uapi.style not in scenario.styles:
-        return replace(
-            result,
-            skipped=f"it means nothing for a kernel that is driven by --uapi {bench.uapi.style}",
-        )
-    if bench.mode is Mode.GDB and scenario.not_in_gdb:
-        return replace(result, skipped=scenario.not_in_gdb)
-    if scenario.holds and bench.mode is not Mode.GDB:
-        return replace(result, skipped="it holds CPUs, which needs --mode gdb")
+    reason = why_skipped(bench, scenario)
+    if reason:
+        return replace(result, skipped=reason)
     directory = directory_for(bench, scenario.name)
     try:
         program = bench.program(scenario)
@@ -214,7 +228,8 @@ def dry_run(bench: Bench, scenario: Scenario) -> str:
     """What would be run: QEMU's command line and the agent's program."""
     program = bench.program(scenario)
     argv = compose(bench.machine(scenario.needs), bench.qemu.argv_prefix, Path("RUN_DIR"))
-    return f"{shlex.join(argv)}\n{program.text}"
+    holds = "".join(f"# hold: {step}\n" for step in scenario.holds)
+    return f"{shlex.join(argv)}\n{holds}{program.text}"
 
 
 def run_scenarios(

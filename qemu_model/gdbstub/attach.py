@@ -159,6 +159,13 @@ class GdbInterception:
             interceptor.start()
             yield interceptor
 
+    def require_holds(self) -> None:
+        """UsageError for holds that cannot be, before anything runs."""
+        kernel = kernel_code(require_vmlinux(self.spec.kernel), self.spec.kernel.image)
+        holding = self._holding(kernel)
+        if holding is not None:
+            holding.require_apart(kernel.sites.by_address.__contains__)
+
     def _holding(self, kernel: KernelCode) -> Holding | None:
         if not self.holds:
             return None
