@@ -16,6 +16,7 @@ from qemu_model.jobs import interrupt_on_sigterm
 from qemu_model.machine.command import Mode
 from qemu_model.machine.doctor import examine
 from qemu_model.machine.progress import Progress, progress_for
+from qemu_model.prompted import run_shell
 from qemu_model.report import json as json_report
 from qemu_model.report import text
 from qemu_model.report.result import Exit, Result, exit_code
@@ -66,9 +67,8 @@ def parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="build or fetch what runs need")
     build.add_argument("part", nargs="?", choices=_PARTS, default="all")
 
-    run = commands.add_parser("run", help="run scenarios and judge them")
-    run.add_argument("names", nargs="*", metavar="NAME", help="scenarios or globs; default: all")
-    kernel = run.add_argument_group("the kernel under test (default: 6.12 with our series)")
+    machine = argparse.ArgumentParser(add_help=False)
+    kernel = machine.add_argument_group("the kernel under test (default: 6.12 with our series)")
     kernel.add_argument("--kernel", type=Path, metavar="IMAGE", help="an arm64 Image")
     kernel.add_argument("--vmlinux", type=Path, help="the vmlinux that belongs to it")
     kernel.add_argument("--linux", type=Path, metavar="TREE", help="a tree that was built")
@@ -80,10 +80,14 @@ def parser() -> argparse.ArgumentParser:
         help="how HDBSS is driven: a VM capability (number N), by itself, not at all; "
         "default: found out",
     )
-    run.add_argument("--qemu", type=Path, help="the qemu-system-aarch64 to use")
+    machine.add_argument("--qemu", type=Path, help="the qemu-system-aarch64 to use")
+    machine.add_argument("--seed", type=_number(0, (1 << 64) - 1), default=1, metavar="S")
+    machine.add_argument("--keep", type=Path, metavar="DIR", help="keep the run directories in DIR")
+
+    run = commands.add_parser("run", parents=[machine], help="run scenarios and judge them")
+    run.add_argument("names", nargs="*", metavar="NAME", help="scenarios or globs; default: all")
     run.add_argument("--mode", choices=[str(mode) for mode in Mode], default=str(Mode.PARALLEL))
     run.add_argument("--jobs", type=_number(1, _JOBS_MAX), default=1, metavar="N")
-    run.add_argument("--seed", type=_number(0, (1 << 64) - 1), default=1, metavar="S")
     run.add_argument(
         "--small",
         action="store_true",
@@ -95,7 +99,17 @@ def parser() -> argparse.ArgumentParser:
         help="print commands and programs, run nothing",
     )
     run.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
-    run.add_argument("--keep", type=Path, metavar="DIR", help="keep the run directories in DIR")
+
+    shell = commands.add_parser(
+        "shell", parents=[machine], help="debug the machine of a scenario, in gdb mode, at a prompt"
+    )
+    shell.add_argument("name", metavar="SCENARIO")
+    shell.add_argument(
+        "--stop-at",
+        metavar="SYMBOL[+OFFSET]",
+        help="where the prompt comes first; default: at the machine's first instruction",
+    )
+    shell.set_defaults(mode=str(Mode.GDB), small=True)
 
     check = commands.add_parser("check", help="judge a kept run again, without QEMU")
     check.add_argument("run_dir", type=Path, metavar="RUN_DIR")
@@ -131,9 +145,8 @@ def _build(args: argparse.Namespace, progress: Progress) -> int:
     return Exit.AGREE
 
 
-def _run(args: argparse.Namespace, progress: Progress) -> int:
-    scenarios = select(args.names)
-    choice = session.Choice(
+def _choice(args: argparse.Namespace) -> session.Choice:
+    return session.Choice(
         kernel=args.kernel,
         vmlinux=args.vmlinux,
         linux=args.linux,
@@ -145,6 +158,20 @@ def _run(args: argparse.Namespace, progress: Progress) -> int:
         keep=args.keep,
         small=args.small,
     )
+
+
+def _shell(args: argparse.Namespace, progress: Progress) -> int:
+    scenarios = select([args.name])
+    if len(scenarios) > 1:
+        raise UsageError(f"{args.name} names {len(scenarios)} scenarios: hdbss shell takes one")
+    prepared = session.prepare(_choice(args), progress)
+    run_shell(prepared, scenarios[0], args.stop_at, progress)
+    return Exit.AGREE
+
+
+def _run(args: argparse.Namespace, progress: Progress) -> int:
+    scenarios = select(args.names)
+    choice = _choice(args)
     if args.json is not None:
         # A path that cannot be written is told first; until the end it says "not complete".
         json_report.write(args.json, [], Exit.INFRASTRUCTURE, complete=False)
@@ -210,6 +237,8 @@ def _dispatch(args: argparse.Namespace, progress: Progress) -> int:
             return _build(args, progress)
         case "run":
             return _run(args, progress)
+        case "shell":
+            return _shell(args, progress)
         case "check":
             return _check(args)
         case _:

@@ -156,7 +156,8 @@ class GdbInterception:
             stack.callback(interceptor.close)
             if holding is not None:
                 stack.callback(_write, files.holds, lambda: holding.taken)
-            interceptor.start()
+            if self.start:
+                interceptor.start()
             yield interceptor
 
     def require_holds(self) -> None:
