@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qemu_model import bench, session
+from qemu_model.checkers import equivalence
 from qemu_model.checkers.judge import judge
 from qemu_model.errors import InfrastructureError, Unsupported, UsageError
 from qemu_model.jobs import interrupt_on_sigterm
@@ -17,8 +18,8 @@ from qemu_model.machine.command import Mode
 from qemu_model.machine.doctor import examine
 from qemu_model.machine.progress import Progress, progress_for
 from qemu_model.prompted import run_shell
+from qemu_model.report import difference, text
 from qemu_model.report import json as json_report
-from qemu_model.report import text
 from qemu_model.report.result import Exit, Result, exit_code
 from qemu_model.run import load
 from qemu_model.runner import dry_run, require_holds, run_scenarios
@@ -111,8 +112,17 @@ def parser() -> argparse.ArgumentParser:
     )
     shell.set_defaults(mode=str(Mode.GDB), small=True)
 
-    check = commands.add_parser("check", help="judge a kept run again, without QEMU")
+    check = commands.add_parser(
+        "check", help="judge a kept run again, or compare two of them, without QEMU"
+    )
     check.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    check.add_argument(
+        "--against",
+        type=Path,
+        metavar="REFERENCE",
+        help="compare RUN_DIR with this run of the same program, of another mode, QEMU or "
+        "interceptor, and explain the first difference",
+    )
 
     commands.add_parser("bench", help="what the bench itself costs, as ratios")
     return top
@@ -208,7 +218,24 @@ def _report(results: Sequence[Result], json_file: Path | None) -> int:
     return code
 
 
+def _compare(args: argparse.Namespace) -> int:
+    reference, other = load(args.against), load(args.run_dir)
+    equivalence.require_same_program(reference, other)
+    verdicts = judge(reference), judge(other)
+    comparison = equivalence.compare(reference, other)
+    _say(
+        difference.block(
+            comparison,
+            (args.against, reference, verdicts[0]),
+            (args.run_dir, other, verdicts[1]),
+        )
+    )
+    return Exit.DIVERGENCE if comparison.difference else Exit.AGREE
+
+
 def _check(args: argparse.Namespace) -> int:
+    if args.against is not None:
+        return _compare(args)
     run = load(args.run_dir)
     verdict = judge(run)
     about = run.about
