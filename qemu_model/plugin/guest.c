@@ -88,8 +88,10 @@ void on_eret(unsigned int index, void *site)
 		vcpu->eret_is_plain = plain;
 	}
 	vcpu->pe.entries_to_guest++;
+	vcpu->entry_hdbssbr = vcpu->pe.hdbssbr;
+	vcpu->entry_vttbr = reg_read(REG_VTTBR_EL2);
 	trace_record(interceptor.trace, TRACE_ENTRY, vcpu->pe.index, 0, vcpu->pe.hdbssbr,
-		     vcpu->pe.hdbssprod, vcpu->pe.vtcr, reg_read(REG_VTTBR_EL2), hcr,
+		     vcpu->pe.hdbssprod, vcpu->pe.vtcr, vcpu->entry_vttbr, hcr,
 		     reg_read(REG_ELR_EL2));
 }
 

@@ -50,6 +50,7 @@ void on_msr_vtcr(unsigned int index, void *site);
 void on_after_msr_vtcr(unsigned int index, void *site);
 void on_msr_tpidr(unsigned int index, void *site);
 void on_smc(unsigned int index, void *site);
+void on_flush_return(unsigned int index, void *site);
 
 /* Give Xt of an MSR VTCR_EL2 its value back, if that is still to be done. */
 void vtcr_source_restore(struct vcpu *vcpu);

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The connection to QEMU: options, translation, the vCPUs' beginning, the end. */
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +10,9 @@
 #include "decode.h"
 #include "interceptor.h"
 #include "regs.h"
+#include "watch.h"
+
+#define FLUSH_RETURNS_MAX	64
 
 struct interceptor interceptor;
 
@@ -15,7 +20,10 @@ static struct {
 	const char *ram;
 	const char *trace;
 	uint64_t trace_limit;
-} options = { .trace_limit = TRACE_LIMIT_DEFAULT };
+	int flush_fd;		/* socket of the watcher */
+	uint64_t flush_at[FLUSH_RETURNS_MAX];	/* addresses of RETs that complete a flush */
+	unsigned int nr_flush_at;
+} options = { .trace_limit = TRACE_LIMIT_DEFAULT, .flush_fd = -1 };
 
 static void insn_callback(struct qemu_plugin_insn *insn, qemu_plugin_vcpu_udata_cb_t callback,
 			  enum qemu_plugin_cb_flags flags, uint32_t word, uint64_t vaddr)
@@ -57,6 +65,16 @@ static void translate_msr(struct qemu_plugin_insn *insn, uint32_t word, uint64_t
 		insn_callback(insn, on_msr_tpidr, QEMU_PLUGIN_CB_R_REGS, word, vaddr);
 		break;
 	}
+}
+
+static bool completes_flush(uint64_t vaddr)
+{
+	unsigned int i;
+
+	for (i = 0; i < options.nr_flush_at; i++)
+		if (options.flush_at[i] == vaddr)
+			return true;
+	return false;
 }
 
 /* The word in front of a block, 0 if it cannot be read. */
@@ -110,6 +128,8 @@ static void on_translation(struct qemu_plugin_tb *tb, void *userdata)
 			insn_callback(insn, on_smc, QEMU_PLUGIN_CB_R_REGS, word, vaddr);
 		else if (word == INSN_HINT_127)
 			insn_callback(insn, on_hint, QEMU_PLUGIN_CB_R_REGS, word, vaddr);
+		else if (completes_flush(vaddr))
+			insn_callback(insn, on_flush_return, QEMU_PLUGIN_CB_R_REGS, word, vaddr);
 	}
 }
 
@@ -163,8 +183,40 @@ static void on_exit_of_qemu(void *userdata)
 			(unsigned long long)pe->entries_to_guest,
 			(unsigned long long)pe->anomalies);
 	}
+	watch_close();
 	if (interceptor.trace)
 		trace_close(interceptor.trace);
+}
+
+static bool parse_flush_fd(const char *value)
+{
+	char *end;
+	unsigned long fd = strtoul(value, &end, 10);
+
+	if (*value < '0' || *value > '9' || *end || fd > INT_MAX || fcntl((int)fd, F_GETFD) < 0) {
+		fprintf(stderr, "hdbss: flush-fd=%s: it is no open file\n", value);
+		return false;
+	}
+	options.flush_fd = (int)fd;
+	return true;
+}
+
+/* Hexadecimal addresses with colons between them */
+static bool parse_flush_at(const char *value)
+{
+	const char *at = value;
+	char *end;
+
+	for (; options.nr_flush_at < FLUSH_RETURNS_MAX; at = end + 1) {
+		options.flush_at[options.nr_flush_at++] = strtoull(at, &end, 16);
+		if (end == at || (*end && *end != ':'))
+			break;
+		if (!*end)
+			return true;
+	}
+	fprintf(stderr, "hdbss: flush-at=%s: give at most %u addresses, ADDR:ADDR..\n", value,
+		FLUSH_RETURNS_MAX);
+	return false;
 }
 
 static bool parse_option(char *option)
@@ -188,8 +240,13 @@ static bool parse_option(char *option)
 				value, TRACE_LIMIT_MAX);
 			return false;
 		}
+	} else if (!strcmp(option, "flush-fd")) {
+		return parse_flush_fd(value);
+	} else if (!strcmp(option, "flush-at")) {
+		return parse_flush_at(value);
 	} else {
-		fprintf(stderr, "hdbss: unknown option %s: use ram=, trace= and trace-limit=\n",
+		fprintf(stderr,
+			"hdbss: unknown option %s: use ram=, trace=, trace-limit=, flush-fd= and flush-at=\n",
 			option);
 		return false;
 	}
@@ -225,6 +282,8 @@ QEMU_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info
 		fputs("hdbss: no memory for the vCPUs\n", stderr);
 		return -1;
 	}
+	if (options.flush_fd >= 0)
+		watch_open(options.flush_fd);
 	qemu_plugin_register_vcpu_init_cb(id, on_vcpu_init, NULL);
 	qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation, NULL);
 	qemu_plugin_register_vcpu_discon_cb(

@@ -7,6 +7,7 @@
 #include "decode.h"
 #include "interceptor.h"
 #include "regs.h"
+#include "watch.h"
 
 #define PSCI_CPU_OFF		0x84000002u
 #define PSCI_CPU_ON		0x84000003u
@@ -57,6 +58,20 @@ static void deliver(struct vcpu *vcpu, const void *site, uint64_t value)
 	qemu_plugin_set_pc(pc + 4);
 }
 
+/* The PE stands still until the watcher has looked at the kernel's memory. */
+static void watch(struct vcpu *vcpu, enum watch_kind kind, const void *site)
+{
+	const struct watch_stop stop = {
+		.seq = trace_next(interceptor.trace),
+		.pc = site_pc(site),
+		.hdbssbr = vcpu->entry_hdbssbr,
+		.hdbssprod = vcpu->pe.hdbssprod,
+		.vttbr = vcpu->entry_vttbr,
+	};
+
+	watch_tell(kind, vcpu->pe.index, &stop);
+}
+
 /* MRS of ID_AA64MMFR1_EL1, HDBSSBR_EL2, HDBSSPROD_EL2 and VTCR_EL2 */
 void on_mrs(unsigned int index, void *site)
 {
@@ -73,8 +88,11 @@ void on_mrs(unsigned int index, void *site)
 		return;
 	}
 	vcpu = vcpu_accessing();
-	if (vcpu)
-		deliver(vcpu, site, *pe_register(&vcpu->pe, reg));
+	if (!vcpu)
+		return;
+	if (reg == SYS_HDBSSPROD_EL2 && watch_active() && vcpu->pe.hdbssprod & HDBSSPROD_INDEX)
+		watch(vcpu, WATCH_DRAIN_BEGINS, site);
+	deliver(vcpu, site, *pe_register(&vcpu->pe, reg));
 }
 
 /* MSR HDBSSBR_EL2 and HDBSSPROD_EL2 */
@@ -89,6 +107,12 @@ void on_msr_hdbss(unsigned int index, void *site)
 	if (!vcpu)
 		return;
 	value = reg_read_x(insn_rt(insn));
+	/* Before the record: what begins after it cannot have changed what is seen now. */
+	if (reg == SYS_HDBSSPROD_EL2 && watch_active() && !(value & HDBSSPROD_INDEX) &&
+	    vcpu->pe.hdbssprod & HDBSSPROD_INDEX) {
+		watch(vcpu, WATCH_FLUSH, site);
+		vcpu->consumed = true;
+	}
 	held = pe_write(&vcpu->pe, reg, value);
 	pc = site_pc(site);
 	trace_record(interceptor.trace, TRACE_WRITE, vcpu->pe.index, 0, reg, value, held, pc);
@@ -176,6 +200,18 @@ void on_msr_tpidr(unsigned int index, void *site)
 {
 	(void)index;
 	vcpu_tpidr_written(reg_read_x(insn_rt(site_insn(site))));
+}
+
+/* A RET of the function that completes a flush, where the user has named one */
+void on_flush_return(unsigned int index, void *site)
+{
+	struct vcpu *vcpu = vcpu_current();
+
+	(void)index;
+	if (!vcpu || !vcpu->consumed || !watch_active() || !vcpu_at_el2(vcpu))
+		return;
+	vcpu->consumed = false;
+	watch(vcpu, WATCH_RETURNED, site);
 }
 
 /*

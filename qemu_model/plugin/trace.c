@@ -209,6 +209,11 @@ void trace_write(struct trace *trace, enum trace_kind kind, unsigned int pe, uin
 		trace_put(trace, seq, TRACE_END, 0, 0, (const uint64_t[6]){ END_LIMIT, seq });
 }
 
+uint64_t trace_next(struct trace *trace)
+{
+	return trace ? atomic_load(&trace->next) : 0;
+}
+
 void trace_close(struct trace *trace)
 {
 	uint64_t seq = atomic_exchange(&trace->next, CLOSED);

@@ -60,6 +60,9 @@ void trace_write(struct trace *trace, enum trace_kind kind, unsigned int pe, uin
 #define trace_record(trace, kind, pe, flags, ...) \
 	trace_write(trace, kind, pe, flags, (const uint64_t[6]){ __VA_ARGS__ })
 
+/* Number of the next record, whoever writes it; 0 without a trace. */
+uint64_t trace_next(struct trace *trace);
+
 /* END, and the file gets its exact length. */
 void trace_close(struct trace *trace);
 

@@ -159,6 +159,7 @@ void vcpu_reset(struct vcpu *vcpu)
 	pe_reset(&vcpu->pe, 0);
 	vcpu->in_guest = false;
 	vcpu->hdbssf = false;
+	vcpu->consumed = false;
 	vcpu->eret_known = false;
 	vcpu->retrying = false;
 	vcpu_set_faulted(vcpu, false);

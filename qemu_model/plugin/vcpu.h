@@ -27,6 +27,11 @@ struct vcpu {
 	bool eret_is_plain;
 	bool retrying;		/* on the way to that ERET: transparent to software */
 
+	/* With what it entered the guest last; entries were consumed since the last return. */
+	uint64_t entry_hdbssbr;
+	uint64_t entry_vttbr;
+	bool consumed;
+
 	/* A fault to decide on at the first instruction of its vector. */
 	bool faulted;		/* changed by vcpu_set_faulted() only */
 	uint64_t vector;
