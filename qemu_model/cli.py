@@ -81,6 +81,12 @@ def parser() -> argparse.ArgumentParser:
         help="how HDBSS is driven: a VM capability (number N), by itself, not at all; "
         "default: found out",
     )
+    kernel.add_argument(
+        "--flush-symbol",
+        metavar="NAME",
+        help="the function at whose return a flush of an HDBSS buffer has reached the dirty "
+        "bitmaps; default: when HDBSSPROD_EL2.INDEX becomes 0",
+    )
     machine.add_argument("--qemu", type=Path, help="the qemu-system-aarch64 to use")
     machine.add_argument("--seed", type=_number(0, (1 << 64) - 1), default=1, metavar="S")
     machine.add_argument("--keep", type=Path, metavar="DIR", help="keep the run directories in DIR")
@@ -166,6 +172,7 @@ def _choice(args: argparse.Namespace) -> session.Choice:
         mode=Mode(args.mode),
         seed=int(args.seed),
         keep=args.keep,
+        flush_symbol=args.flush_symbol,
         small=args.small,
     )
 

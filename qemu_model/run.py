@@ -6,6 +6,8 @@ run.json                what was run, with which versions, and how to repeat it
 program.txt             the agent's program with its expectations
 agent.log               the bytes of the agent's channel
 trace.bin               what the PEs did; absent where they had no FEAT_HDBSS
+flushes.jsonl           what the kernel's dirty bitmaps held at each flush; absent
+                        where they could not be watched: run.json says why
 console.log             the kernel's log
 ======================= =====================================================
 """
@@ -19,6 +21,7 @@ from qemu_model.channel import Channel
 from qemu_model.channel import parse as parse_channel
 from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.program import Program, parse
+from qemu_model.flushes import NO_FLUSHES, FlushLog, read_flushes
 from qemu_model.trace import Kind, Trace, describe, read_trace
 
 _PAGE_MASK = ~0xFFF
@@ -40,6 +43,8 @@ class About:
     shared_console: bool
     """Whether the agent's channel was the console."""
 
+    unwatched: str = ""
+    """Why there is no flushes.jsonl; empty if there is one."""
 
 @dataclass(frozen=True)
 class Run:
@@ -52,6 +57,7 @@ class Run:
     """None where the machine had no interceptor."""
     console: str
 
+    flushes: FlushLog = NO_FLUSHES
     def line(self, number: int) -> str:
         """The program's line, without its comment; empty beyond its end."""
         lines = self.program.text.split("\n")
@@ -93,9 +99,20 @@ def load(directory: Path) -> Run:
         trace=read_trace(trace_path) if about.feature else None,
         console=_text(directory / "console.log"),
     )
+        flushes=_flushes(about, directory / "flushes.jsonl"),
 
 
 def _about(path: Path) -> About:
+def _flushes(about: About, path: Path) -> FlushLog:
+    return FlushLog(absent=about.unwatched) if about.unwatched else read_flushes(path)
+
+
+def _unwatched(record: dict[str, Any]) -> str:
+    """Why nobody watched the flushes; runs of an older hdbss do not say."""
+    flushes = record.get("flushes", {"watched": False, "why": "the run is of an older hdbss"})
+    return "" if flushes["watched"] is True else str(flushes["why"]) or "unknown"
+
+
     try:
         record = json.loads(_text(path))
         end = record["end"]
@@ -111,6 +128,7 @@ def _about(path: Path) -> About:
             feature=record["feature"] is not False,
             shared_console=record["shared_console"] is True,
         )
+            unwatched=_unwatched(record),
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{path}: {error!r}; not a finished run of this bench") from error
 

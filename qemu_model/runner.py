@@ -17,6 +17,7 @@ from qemu_model.gdbstub.attach import GdbInterception
 from qemu_model.jobs import run_jobs
 from qemu_model.machine.cache import file_trouble
 from qemu_model.machine.command import KernelImage, MachineSpec, Mode, compose
+from qemu_model.machine.flushwatch import FlushPlan
 from qemu_model.machine.progress import Progress, SilentProgress
 from qemu_model.machine.qemu import Qemu
 from qemu_model.machine.vm import Interception, Limits, run_machine
@@ -52,6 +53,10 @@ class Bench:
     """Where run directories are made."""
     keep: Path | None = None
     """Where they stay; None keeps failed ones only."""
+    flushes: FlushPlan | None = None
+    """How the kernel's dirty bitmaps are watched; None where they are not."""
+    unwatched: str = ""
+    """Why they are not."""
     small: bool = False
     """Whether the programs are of the small form."""
 
@@ -68,6 +73,11 @@ class Bench:
         """The same bench for a kernel whose HDBSS is driven in this way."""
         return replace(self, uapi=uapi)
 
+    @property
+    def why_unwatched(self) -> str:
+        """Why a run leaves no flushes.jsonl."""
+        return self.unwatched or "the PEs had no FEAT_HDBSS"
+
     def machine(self, needs: Needs) -> MachineSpec:
         """The machine for a scenario."""
         return MachineSpec(
@@ -80,6 +90,7 @@ class Bench:
             memory=needs.memory,
             seed=self.seed,
             cmdline=tuple(needs.cmdline.split()),
+            flushes=self.flushes if needs.feature else None,
         )
 
 
@@ -157,6 +168,10 @@ def run_program(
             "feature": needs.feature,
             "small": bench.small,
             "command": bench.repeat(name),
+            "flushes": {
+                "watched": machine.flushes is not None,
+                "why": "" if machine.flushes is not None else bench.why_unwatched,
+            },
         },
         interception=interception,
     )

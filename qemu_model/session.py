@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from qemu_model.errors import InfrastructureError, UsageError
+from qemu_model.errors import InfrastructureError, Unsupported, UsageError
 from qemu_model.gdbstub.attach import require_gdb, require_vmlinux
 from qemu_model.gdbstub.mi import ADVICE as GDB_ADVICE
 from qemu_model.gdbstub.mi import find_gdb
 from qemu_model.machine import images
 from qemu_model.machine.cache import Cache, default_root
 from qemu_model.machine.command import KernelImage, Mode
+from qemu_model.machine.flushwatch import FlushPlan
+from qemu_model.machine.kernelmap import kernel_map
 from qemu_model.machine.progress import Progress
 from qemu_model.machine.qemu import (
     NoPluginQemu,
@@ -25,6 +27,8 @@ from qemu_model.machine.vm import Limits
 from qemu_model.probe import probe_uapi
 from qemu_model.runner import Bench
 from qemu_model.scenarios.scenario import Uapi
+from qemu_model.vmlinux.elf import Vmlinux
+from qemu_model.vmlinux.kernelmap import returns
 
 _PATIENT = Limits(boot=600.0, stall=300.0, total=3600.0)
 """For kernels that may have KASAN and lockdep."""
@@ -44,6 +48,7 @@ class Choice:
     seed: int = 1
     keep: Path | None = None
     small: bool = False
+    flush_symbol: str | None = None
 
     @property
     def ours(self) -> bool:
@@ -66,6 +71,8 @@ class Choice:
             words.append("--debug")
         if self.uapi is not None:
             words += ["--uapi", self.uapi]
+        if self.flush_symbol is not None:
+            words += ["--flush-symbol", self.flush_symbol]
         return f" {shlex.join(words)}" if words else ""
 
 
@@ -119,6 +126,9 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
     agent = images.agent(store, progress)
     if mode is Mode.GDB and boots:
         require_gdb(kernel, agent)
+    if choice.flush_symbol is not None and mode is Mode.GDB:
+        raise UsageError("--flush-symbol: --mode gdb does not watch flushes")
+    flushes, unwatched = _flushes(choice, kernel, store, progress)
     bench = Bench(
         qemu=qemu,
         kernel=kernel,
@@ -131,9 +141,32 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
         limits=Limits() if choice.ours else _PATIENT,
         runs=store.root / "runs",
         keep=choice.keep,
+        flushes=flushes,
+        unwatched=unwatched,
         small=choice.small or mode is Mode.GDB,  # each entry takes milliseconds there
     )
     return bench.driven_by(_uapi(choice, bench, progress, boots))
+
+
+def _flushes(
+    choice: Choice, kernel: KernelImage, store: Cache, progress: Progress
+) -> tuple[FlushPlan | None, str]:
+    """How to watch the kernel's dirty bitmaps, or why they cannot be watched.
+
+    The user's own wish, --flush-symbol, is not given up silently: UsageError.
+    """
+    symbol = choice.flush_symbol
+    if kernel.vmlinux is None:
+        if symbol is not None:
+            raise UsageError("--flush-symbol needs the kernel's symbols: give --vmlinux")
+        return None, "no vmlinux was given"
+    at = () if symbol is None else returns(Vmlinux(kernel.vmlinux), symbol)
+    try:
+        return FlushPlan(kernel_map(kernel.vmlinux, store, progress), symbol, at), ""
+    except Unsupported as error:
+        if symbol is not None:
+            raise UsageError(f"--flush-symbol {symbol}: {error}") from error
+        return None, str(error)
 
 
 def _qemu(

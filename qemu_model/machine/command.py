@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from qemu_model.errors import UsageError
+from qemu_model.machine.flushwatch import FlushPlan
 
 #: Where the virt machine's RAM starts (physical address).
 RAM_BASE = 0x4000_0000
@@ -53,6 +54,7 @@ class KernelImage:
 class MachineSpec:
     """A machine to be run.
 
+    ``flushes`` says how to watch the kernel's dirty bitmaps, None not to.
     ``gdbstub``: it waits at its first instruction for a debugger on ``RunFiles.gdb_socket``.
     ``memory`` in MiB; ``seed`` goes to QEMU's random numbers; ``cmdline`` is added to
     the kernel's.  Without ``plugin`` the PEs have no FEAT_HDBSS.  ``trace_limit`` in
@@ -71,6 +73,7 @@ class MachineSpec:
     trace_limit: int | None = None
     plugin_options: tuple[str, ...] = ()
     gdbstub: bool = False
+    flushes: FlushPlan | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.smp <= SMP_MAX:
@@ -123,6 +126,11 @@ class RunFiles:
     def gdb_socket(self) -> Path:
         """The gdbstub; both sides use its name relative to the directory, which is short."""
         return self.directory / "gdb.sock"
+
+    @property
+    def flushes(self) -> Path:
+        """What the kernel's dirty bitmaps held at each flush of a buffer."""
+        return self.directory / "flushes.jsonl"
 
     @property
     def holds(self) -> Path:
@@ -188,6 +196,7 @@ def compose(
     argv_prefix: tuple[str, ...],
     directory: Path,
     console: str = "stdio,signal=off",
+    flush_fd: int | None = None,
 ) -> tuple[str, ...]:
     """Return QEMU's command line.
 
@@ -223,6 +232,10 @@ def compose(
             options.append(f"trace={quote(files.trace)}")
         if spec.trace_limit is not None:
             options.append(f"trace-limit={spec.trace_limit}")
+        if flush_fd is not None:
+            options.append(f"flush-fd={flush_fd}")
+            if spec.flushes is not None and spec.flushes.returns:
+                options.append("flush-at=" + ":".join(f"{pc:x}" for pc in spec.flushes.returns))
         argv += ["-plugin", ",".join([*options, *map(quote, spec.plugin_options)])]
     if spec.gdbstub:
         path = files.gdb_socket.name

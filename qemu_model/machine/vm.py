@@ -20,6 +20,8 @@ from qemu_model.machine.cache import file_trouble
 from qemu_model.machine.child import child, end_group
 from qemu_model.machine.command import MachineSpec, RunFiles, compose
 from qemu_model.machine.console import BootLog, Console, Stage, clean
+from qemu_model.machine.flushservice import FlushService
+from qemu_model.machine.flushwatch import FlushWatcher
 from qemu_model.machine.initramfs import write_initramfs
 from qemu_model.machine.lost import Loss, MachineLost, Outcome, ended, panicked, where
 from qemu_model.machine.progress import Progress
@@ -159,6 +161,15 @@ def _console_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
+def _flush_service(spec: MachineSpec, files: RunFiles, stack: ExitStack) -> FlushService | None:
+    """What answers the plugin at flushes; it ends after QEMU."""
+    if spec.flushes is None or spec.plugin is None or not spec.trace:
+        return None
+    service = FlushService(FlushWatcher(spec.flushes, files.ram, files.flushes))
+    stack.callback(service.close)
+    return service
+
+
 class _Machine:
     """A started machine; ends with the ExitStack it was given."""
 
@@ -186,14 +197,20 @@ class _Machine:
         self._intercepting: Intercepting | None = None
         ours, theirs = stack.enter_context(_console_pair())
         console = f"socket,fd={theirs.fileno()}"
-        argv = compose(spec, qemu.argv_prefix, files.directory, console)
+        inherited = [theirs.fileno()]
+        self._flushes = _flush_service(spec, files, stack)
+        if self._flushes is not None:
+            inherited.append(self._flushes.theirs.fileno())
+        argv = compose(spec, qemu.argv_prefix, files.directory, console, *inherited[1:])
         record.start(argv)
         log = stack.enter_context(files.qemu.open("wb"))
         self._watchdog = Watchdog()
         self._process: Popen[bytes] = stack.enter_context(
-            child(argv, stdout=log, cwd=files.directory, pass_fds=(theirs.fileno(),))
+            child(argv, stdout=log, cwd=files.directory, pass_fds=inherited)
         )
         theirs.close()  # or the end of QEMU would not be the end of the stream
+        if self._flushes is not None:
+            self._flushes.start()
         self._console = Console(ours.fileno(), self._boot, self._on_console)
 
     def intercept(self, interception: Interception, stack: ExitStack) -> None:
@@ -236,6 +253,8 @@ class _Machine:
         if loss is not None:
             end_group(self._process)  # SIGTERM first: the plugin closes its trace
         self._console.drain(5.0)
+        if self._flushes is not None:
+            self._flushes.finish()
         self._look(everything=True)
         self._agent.close()
         self._shared.close()

@@ -104,6 +104,7 @@ def fake_bench(
         limits=limits or Limits(),
         runs=tmp_path / "runs",
         keep=keep,
+        unwatched="a fake has no memory to watch",
     )
 
 

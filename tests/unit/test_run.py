@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qemu_model.errors import UsageError
+from qemu_model.flushes import FlushLog, other_line
 from qemu_model.run import About, load
 from qemu_model.trace import Kind
 from tests.unit.checkers.factory import (
@@ -37,6 +38,7 @@ def record() -> dict[str, Any]:
         "machine": {"mode": "deterministic", "seed": 3},
         "kernel": {"description": "Linux 6.12"},
         "command": "hdbss run by.hand",
+        "flushes": {"watched": True, "why": ""},
         "end": {"how": "complete", "why": "", "seconds": 1.5},
     }
 
@@ -48,6 +50,8 @@ def directory(tmp_path: Path) -> Path:
     (tmp_path / "console.log").write_bytes(b"Booting Linux\r\n\xff\xfe")
     (tmp_path / "agent.log").write_bytes(channel_bytes(PROGRAM))
     (tmp_path / "trace.bin").write_bytes(make_trace([mark(3)]).data)
+    head = other_line(version=1, page_shift=12, symbol="drain")
+    (tmp_path / "flushes.jsonl").write_text(head + other_line(end=0))
     return tmp_path
 
 
@@ -66,6 +70,18 @@ def test_everything_is_read_back(directory: Path) -> None:
     run.observations.require_complete()
     assert run.trace is not None and run.trace.count == 3
     assert run.console == "Booting Linux\r\n\ufffd\ufffd"
+    assert run.flushes == FlushLog(symbol="drain")
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [({"watched": False, "why": "no vmlinux was given"}, "no vmlinux was given"),
+     ({"watched": False, "why": ""}, "unknown"), (None, "the run is of an older hdbss")],
+)  # fmt: skip
+def test_why_the_flushes_were_not_watched(directory: Path, said: object, why: str) -> None:
+    """A left-over file is not believed."""
+    change(directory, lambda r: r.update(flushes=said) if said else r.pop("flushes"))
+    assert load(directory).flushes == FlushLog(absent=why)
 
 
 def test_without_the_feature_there_is_no_trace(directory: Path) -> None:
@@ -87,7 +103,9 @@ def test_a_shared_console_may_hold_other_text(directory: Path) -> None:
     assert load(directory).observations.problems == ()
 
 
-@pytest.mark.parametrize("name", ["run.json", "program.txt", "console.log", "agent.log"])
+@pytest.mark.parametrize(
+    "name", ["run.json", "program.txt", "console.log", "agent.log", "flushes.jsonl"]
+)
 def test_a_missing_file_is_named(directory: Path, name: str) -> None:
     (directory / name).unlink()
     with pytest.raises(UsageError, match=rf"{name}: No such file.*incomplete"):
@@ -153,6 +171,7 @@ def test_any_value_in_run_json_is_read_or_refused(
     for name in ("program.txt", "console.log", "agent.log"):
         (directory / name).touch()
     (directory / "trace.bin").write_bytes(make_trace([]).data)
+    (directory / "flushes.jsonl").write_text(other_line(version=1, page_shift=12, symbol=None))
     (directory / "run.json").write_text(json.dumps(content))
     try:
         load(directory)

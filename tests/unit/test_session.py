@@ -18,6 +18,7 @@ from qemu_model.machine.vm import Limits
 from qemu_model.runner import Bench
 from qemu_model.scenarios.scenario import Uapi
 from qemu_model.session import Choice, prepare
+from tests.unit.vmlinux.test_layout import kernel
 
 QEMU = Qemu(("qemu",), "11.1.3", 7, "test")
 FOREIGN = Choice(kernel=Path("/k/Image"))
@@ -83,6 +84,42 @@ def uapi_of(choice: Choice) -> Uapi:
     return prepare(choice, SilentProgress()).uapi
 
 
+# --- flushes ------------------------------------------------------------------
+
+
+def test_without_a_vmlinux_nobody_watches(house: House) -> None:
+    bench = prepare(FOREIGN, SilentProgress())
+    assert (bench.flushes, bench.unwatched) == (None, "no vmlinux was given")
+    with pytest.raises(UsageError, match="give --vmlinux"):
+        prepare(replace(FOREIGN, flush_symbol="drain"), SilentProgress())
+
+
+def test_a_vmlinux_that_cannot_serve_is_told(house: House, tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(b"nonsense")
+    choice = replace(FOREIGN, vmlinux=tmp_path / "vmlinux", uapi="none")
+    bench = prepare(choice, SilentProgress())
+    assert bench.flushes is None and "vmlinux" in bench.unwatched
+    with pytest.raises(UsageError, match="vmlinux"):
+        prepare(replace(choice, flush_symbol="drain"), SilentProgress())
+
+
+def test_a_vmlinux_that_serves(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vmlinux = kernel(tmp_path)
+    choice = replace(FOREIGN, vmlinux=vmlinux, uapi="none")
+    bench = prepare(choice, SilentProgress())
+    assert bench.flushes is not None and bench.unwatched == ""
+    assert (bench.flushes.symbol, bench.flushes.returns) == (None, ())
+    named = prepare(replace(choice, flush_symbol="drain"), SilentProgress()).flushes
+    assert named is not None and named.symbol == "drain" and len(named.returns) == 2
+    with pytest.raises(UsageError, match=r"--flush-symbol nothing: .* no such symbol"):
+        prepare(replace(choice, flush_symbol="nothing"), SilentProgress())
+    monkeypatch.setattr(session, "find_any_qemu", house.qemu)
+    with pytest.raises(UsageError, match="--mode gdb"):
+        prepare(replace(choice, flush_symbol="drain", mode=Mode.GDB), SilentProgress())
+
+
 # --- options ------------------------------------------------------------------
 
 
@@ -95,6 +132,7 @@ def uapi_of(choice: Choice) -> Uapi:
         (Choice(uapi="cap:300"), " --uapi cap:300"),
         (Choice(kernel=Path("/a b/Image")), " --kernel '/a b/Image'"),
         (Choice(linux=Path("linux"), uapi="cap"), " --linux linux --uapi cap"),
+        (Choice(debug=True, flush_symbol="drain"), " --debug --flush-symbol drain"),
         (
             Choice(kernel=Path("/I"), vmlinux=Path("/v"), qemu=Path("/q"), uapi="none"),
             " --kernel /I --vmlinux /v --qemu /q --uapi none",
@@ -105,6 +143,7 @@ def test_the_options_repeat_the_choice(choice: Choice, options: str) -> None:
     assert choice.options == options
     args = parser().parse_args(["run", *shlex.split(options)])
     again = Choice(args.kernel, args.vmlinux, args.linux, args.debug, args.uapi, args.qemu)
+    again = replace(again, flush_symbol=args.flush_symbol)
     # How it is run is not part of what is run; ``Bench.repeat`` adds mode and seed.
     assert again == replace(choice, mode=Mode.PARALLEL, seed=1, keep=None)
 

@@ -17,6 +17,8 @@ from qemu_model.machine.command import (
     kernel_cmdline,
     quote,
 )
+from qemu_model.machine.flushwatch import FlushPlan
+from qemu_model.vmlinux.kernelmap import KernelMap
 
 KERNEL = KernelImage(Path("/k/Image"), None, 300, "test", cmdline=("page_poison=1",))
 SPEC = MachineSpec(KERNEL, Path("/a/init"), Path("/p/libhdbss.so"), smp=2, cmdline=("quiet",))
@@ -55,6 +57,17 @@ def test_plugin_options() -> None:
     argv = compose(spec, ("qemu",), RUN)
     assert option(argv, "-plugin") == ["/p/libhdbss.so,ram=/r/ram,trace-limit=10,inject=a"]
     assert option(compose(replace(SPEC, plugin=None), ("qemu",), RUN), "-plugin") == []
+
+
+def test_who_watches_the_flushes() -> None:
+    (plain,) = option(compose(SPEC, ("qemu",), RUN), "-plugin")
+    (watched,) = option(compose(SPEC, ("qemu",), RUN, flush_fd=7), "-plugin")
+    assert watched == f"{plain},flush-fd=7"
+    kernel = KernelMap(0, 0, 0, 0, 0, b"", 12, {}, {})
+    spec = replace(SPEC, flushes=FlushPlan(kernel, "drain", (0xFFFF_8000, 0xFFFF_8010)))
+    (at_return,) = option(compose(spec, ("qemu",), RUN, flush_fd=7), "-plugin")
+    assert at_return == f"{plain},flush-fd=7,flush-at=ffff8000:ffff8010"
+    assert option(compose(spec, ("qemu",), RUN), "-plugin") == [plain]
 
 
 def test_modes() -> None:

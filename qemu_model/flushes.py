@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""flushes.jsonl: what the kernel's own dirty bitmaps held at each flush of an HDBSS buffer.
+
+This module is the definition of format version 1: JSON, an object on each line.  The
+first line is ``{"version": 1, "page_shift": 12, "symbol": null}``; ``symbol`` is what
+``--flush-symbol`` named.  Each further line is one of
+
+``{"flush": N, ...}``
+    Flush number N, from 1: HDBSSPROD_EL2 was written with INDEX 0 after it was not 0.
+
+    ============ ================================================================
+    pe           QEMU's vCPU index
+    seq          the MSR's trace record is this PE's first one from ``seq`` on
+    seen         the bitmap was looked at before this PE's first record from
+                 ``seen`` on; the same as ``seq`` without a symbol
+    began        no bit for these entries was set by the kernel before this
+                 record: its first MRS of a nonzero INDEX; 0 if there was none
+    place        where in the kernel: ``symbol+0x10``, or the bare address
+    base, index  physical address of the buffer, INDEX before the flush
+    noted        so many entries were read at the last MRS, the others at the flush
+    entries      what the buffer held below INDEX, see below
+    slots        the active memory slots: [id, first frame, pages, has a bitmap]
+    before       frames of the entries whose bit was 1 at the last MRS of INDEX
+    clean        frames of the entries whose bit was 0 after the flush
+    unlogged     number of frames that are in no slot with a bitmap
+    invalid      number of different entries that name no page
+    error        why it could not be looked at: then slots, before and clean
+                 are empty and mean nothing; "" otherwise
+    ============ ================================================================
+
+``{"late": N}``
+    The PE went on before flush N had been looked at: its line proves nothing.
+``{"unusable": "why"}``
+    Nothing could be watched from here on.
+``{"end": N}``
+    The last line of a run that came to its end, after N flushes.
+
+A frame is a guest frame number, a guest physical address >> page_shift; sets of them are
+written as in the agent's channel (``0-511,600``; ``-`` is empty).  ``entries`` is a text
+of words in hexadecimal: ``40000007*512+1000`` stands for 512 entries, each 0x1000 above
+the one before it, ``40000007`` for one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from qemu_model.errors import UsageError
+from qemu_model.pages import EMPTY, Ranges, parse_ranges
+
+VERSION = 1
+ENTRIES_MAX = 1 << 18
+"""A buffer of the largest size."""
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a file raises that is none of ours."""
+_WORD = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Flush:
+    """One flush; see the table in the module's docstring."""
+
+    number: int
+    pe: int
+    seq: int
+    seen: int
+    began: int
+    place: str
+    base: int
+    index: int
+    noted: int
+    entries: tuple[int, ...]
+    slots: tuple[tuple[int, int, int, bool], ...] = ()
+    before: Ranges = ()
+    clean: Ranges = ()
+    unlogged: int = 0
+    invalid: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class FlushLog:
+    """All that is known of a run's flushes; ``absent`` says why there is nothing."""
+
+    flushes: tuple[Flush, ...] = ()
+    late: frozenset[int] = frozenset()
+    page_shift: int = 12
+    symbol: str | None = None
+    absent: str = ""
+    """Why nothing, or not everything, could be watched; empty if nothing was in the way."""
+    cut: bool = field(default=False)
+    """Whether the line ``end`` is missing."""
+
+
+NO_FLUSHES = FlushLog(absent="nobody watched the flushes")
+
+
+def ranges_of(ascending: Iterable[int]) -> Ranges:
+    """Ascending numbers as ranges."""
+    found: list[tuple[int, int]] = []
+    first = last = -2
+    for number in ascending:
+        if number != last + 1:
+            if first >= 0:
+                found.append((first, last))
+            first = number
+        last = number
+    if first >= 0:
+        found.append((first, last))
+    return tuple(found)
+
+
+def _text(ranges: Ranges) -> str:
+    return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in ranges) or EMPTY
+
+
+def format_entries(entries: Sequence[int]) -> str:
+    """Entries as words, runs of equal steps as one."""
+    words: list[str] = []
+    at, count = 0, len(entries)
+    while at < count:
+        value, end = entries[at], at + 1
+        if end < count and (step := entries[end] - value) > 0:
+            while end < count and entries[end] - entries[end - 1] == step:
+                end += 1
+            if end - at > 2:
+                words.append(f"{value:x}*{end - at}+{step:x}")
+                at = end
+                continue
+        words.append(f"{value:x}")
+        at += 1
+    return " ".join(words)
+
+
+def parse_entries(text: str) -> tuple[int, ...]:
+    """The inverse of ``format_entries``; raises ValueError."""
+    found: list[int] = []
+    for word in text.split():
+        value, star, run = word.partition("*")
+        count, _, step = run.partition("+")
+        number = int(count) if star else 1
+        if not 0 < number <= ENTRIES_MAX - len(found):
+            raise ValueError(f"{word[:40]!r}: more entries than a buffer has")
+        start, distance = int(value, 16), int(step, 16) if star else 0
+        if not 0 <= start + distance * (number - 1) <= _WORD or start < 0 or distance < 0:
+            raise ValueError(f"{word[:40]!r} is no entry")
+        found += range(start, start + distance * number, distance) if distance else [start] * number
+    return tuple(found)
+
+
+def flush_line(flush: Flush) -> str:
+    """The line of a flush, with its end of line."""
+    # Not asdict(), which copies every entry.
+    content = {spec.name: getattr(flush, spec.name) for spec in fields(Flush)}
+    content["flush"] = content.pop("number")
+    content["entries"] = format_entries(flush.entries)
+    content["before"], content["clean"] = _text(flush.before), _text(flush.clean)
+    return json.dumps(content) + "\n"
+
+
+def other_line(**content: object) -> str:
+    """Any other line, with its end of line."""
+    return json.dumps(content) + "\n"
+
+
+def read_flushes(path: Path) -> FlushLog:
+    """Read a flushes.jsonl; raises UsageError when it is missing, foreign or damaged."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; the run directory is incomplete") from error
+    try:
+        return _parse([json.loads(line) for line in lines])
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        raise UsageError(f"{path}: {error!r}; not a record of flushes of this bench") from error
+
+
+def _parse(lines: list[dict[str, Any]]) -> FlushLog:
+    head = lines[0]
+    if head["version"] != VERSION:
+        raise ValueError(f"version {head['version']}; this hdbss reads version {VERSION}")
+    flushes: list[Flush] = []
+    late: set[int] = set()
+    absent, cut = "", True
+    for line in lines[1:]:
+        if "flush" in line:
+            flushes.append(_flush(line))
+        elif "late" in line:
+            late.add(int(line["late"]))
+        elif "unusable" in line:
+            absent = absent or str(line["unusable"])
+        elif "end" in line:
+            cut = int(line["end"]) != len(flushes)
+        else:
+            raise ValueError(f"a line with {sorted(line)[:3]}")
+    symbol = head["symbol"]
+    return FlushLog(
+        tuple(flushes),
+        frozenset(late),
+        int(head["page_shift"]),
+        None if symbol is None else str(symbol),
+        absent,
+        cut,
+    )
+
+
+def _flush(line: dict[str, Any]) -> Flush:
+    values: dict[str, Any] = {"number": int(line["flush"])}
+    for spec in fields(Flush)[1:]:
+        value = line[spec.name]
+        if spec.type == "int":
+            values[spec.name] = int(value)
+        elif spec.type == "str":
+            values[spec.name] = str(value)
+        elif spec.name == "entries":
+            values[spec.name] = parse_entries(value)
+        elif spec.name == "slots":
+            values[spec.name] = tuple((int(i), int(b), int(n), bool(log)) for i, b, n, log in value)
+        else:
+            values[spec.name] = parse_ranges(value)
+    return Flush(**values)

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Looks into the kernel's memory at each flush of an HDBSS buffer and writes down what is there.
+
+Whoever intercepts the PEs calls a ``FlushWatcher`` while the PE in question stands still.
+Nothing is judged here: that is ``checkers/flushed.py``.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from qemu_model.arch.registers import HDBSSPROD_INDEX, hdbss_base, hdbss_capacity, sz_reserved
+from qemu_model.errors import InfrastructureError
+from qemu_model.flushes import VERSION, Flush, flush_line, other_line, ranges_of
+from qemu_model.machine.cache import file_trouble
+from qemu_model.pages import Ranges
+from qemu_model.vmlinux.kernelmap import KernelMap
+from qemu_model.vmlinux.kvm import Kvm
+from qemu_model.vmlinux.memory import KernelMemory, Ram, Unreadable
+
+BYTES_MAX = 256 << 20
+"""Size of flushes.jsonl at which watching ends: a kernel may flush for ever."""
+
+
+@dataclass(frozen=True)
+class FlushPlan:
+    """What a run needs to watch flushes.
+
+    ``symbol`` is the function at whose return a flush is complete, ``returns`` the virtual
+    addresses of its RETs; without it, a flush is complete when INDEX becomes 0.
+    """
+
+    kernel: KernelMap
+    symbol: str | None = None
+    returns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A PE that stands still at an instruction which it has not executed yet.
+
+    ``seq`` is the number of the next trace record, whosever it will be; ``hdbssbr`` and
+    ``vttbr`` are those with which this PE has entered its guest last, ``hdbssprod`` is the
+    register now.
+    """
+
+    pe: int
+    seq: int
+    pc: int
+    hdbssbr: int
+    hdbssprod: int
+    vttbr: int
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """What was seen at the MRS of INDEX: the last one, and ``first`` of them (its seq)."""
+
+    first: int
+    base: int
+    entries: tuple[int, ...]
+    before: Ranges
+    late: bool = False
+
+
+@dataclass
+class _Pe:
+    noted: _Noted | None = None
+    taken: list[tuple[Flush, int, bool]] = field(default_factory=list)
+    """Flushes whose bits are to be looked at when the symbol returns: with VTTBR_EL2, and
+    whether what was noted was late."""
+
+
+class FlushWatcher:
+    """Writes ``out`` (flushes.jsonl); see qemu_model/flushes.py for what the facts mean.
+
+    ``ram`` is the file of the machine's RAM.  No method raises for what the kernel under
+    test has done; InfrastructureError if ``out`` cannot be written.
+    """
+
+    def __init__(self, plan: FlushPlan, ram: Path, out: Path) -> None:
+        self._plan = plan
+        self._ram_path = ram
+        self._out_path = out
+        self._ram: Ram | None = None
+        self._kvm: Kvm | None = None
+        self._pes: dict[int, _Pe] = {}
+        self._count = 0
+        self._bytes = 0
+        self._usable = True
+        self._last: int | _Pe | None = None
+        """The last call: the number of the flush, or whose beginning was noted."""
+        try:
+            self._out = out.open("w", encoding="ascii")
+        except OSError as error:
+            raise file_trouble("write", out, error) from error
+        shift = plan.kernel.page_shift
+        self._write(other_line(version=VERSION, page_shift=shift, symbol=plan.symbol))
+
+    def drain_begins(self, stop: Stop) -> None:
+        """MRS of HDBSSPROD_EL2 with INDEX not 0: note the entries, and their bits before."""
+        if not self._ready():
+            return
+        pe = self._pes.setdefault(stop.pe, _Pe())
+        first = pe.noted.first if pe.noted is not None else stop.seq
+        base, entries, _ = self._buffer(stop)
+        pe.noted = _Noted(first, base, entries, self._before(stop.vttbr, entries))
+        self._last = pe
+
+    def flush(self, stop: Stop) -> None:
+        """MSR of HDBSSPROD_EL2 with INDEX 0 where it is not 0: these entries are consumed.
+
+        Without a symbol their bits have to be in the bitmap by now.
+        """
+        if not self._ready():
+            return
+        pe = self._pes.setdefault(stop.pe, _Pe())
+        noted, pe.noted = pe.noted, None
+        base, entries, error = self._buffer(stop)
+        known = noted.entries[: len(entries)] if noted is not None and noted.base == base else ()
+        self._count += 1
+        found = Flush(
+            number=self._count,
+            pe=stop.pe,
+            seq=stop.seq,
+            seen=stop.seq,
+            began=noted.first if noted is not None else 0,
+            place=self._plan.kernel.place(stop.pc),
+            base=base,
+            index=stop.hdbssprod & HDBSSPROD_INDEX.mask,
+            noted=len(known),
+            # What the kernel writes over an entry that it has consumed is its own affair.
+            entries=known + entries[len(known) :],
+            before=noted.before if noted is not None else (),
+            error=error,
+        )
+        late = noted is not None and noted.late
+        pe.taken.append((found, stop.vttbr, late))
+        self._last = self._count
+        if self._plan.symbol is None:
+            self._conclude(pe, stop.seq)
+
+    def returned(self, stop: Stop) -> None:
+        """The function that ``--flush-symbol`` names returns."""
+        pe = self._pes.get(stop.pe)
+        if self._ready() and pe is not None and pe.taken:
+            self._last = pe.taken[-1][0].number
+            self._conclude(pe, stop.seq)
+
+    def late(self) -> None:
+        """The last call came too late: the PE had not waited for its end."""
+        if isinstance(self._last, _Pe):
+            if self._last.noted is not None:
+                self._last.noted = replace(self._last.noted, late=True)
+        elif self._last is not None:
+            self._write(other_line(late=self._last))
+        self._last = None
+
+    def close(self) -> None:
+        """Write what is still open, and the end."""
+        for pe in self._pes.values():
+            for found, _, _ in pe.taken:
+                why = f"{self._plan.symbol} did not return after it"
+                self._write(flush_line(replace(found, before=(), error=why)))
+            pe.taken.clear()
+        self._write(other_line(end=self._count))
+        self._out.close()
+        if self._ram is not None:
+            self._ram.close()
+
+    def _ready(self) -> bool:
+        """Whether memory can be read; the first call finds out, and writes down if not."""
+        if self._usable and self._kvm is None:
+            try:
+                self._ram = Ram(self._ram_path)
+                memory = KernelMemory(self._ram, self._plan.kernel)
+                self._kvm = Kvm(memory, self._plan.kernel)
+            except Unreadable as error:
+                self._give_up(str(error))
+        if self._usable and self._bytes > BYTES_MAX:
+            self._give_up(f"{self._out_path.name} has more than {BYTES_MAX >> 20} MiB")
+        return self._usable
+
+    def _give_up(self, why: str) -> None:
+        self._usable = False
+        self._write(other_line(unusable=why))
+
+    def _buffer(self, stop: Stop) -> tuple[int, tuple[int, ...], str]:
+        """Base and entries below INDEX; an error where the buffer is not in RAM."""
+        assert self._ram is not None
+        index = stop.hdbssprod & HDBSSPROD_INDEX.mask
+        base = hdbss_base(stop.hdbssbr)
+        if sz_reserved(stop.hdbssbr):
+            return base, (), f"HDBSSBR_EL2={stop.hdbssbr:#x} has a reserved SZ"
+        count = min(index, hdbss_capacity(stop.hdbssbr))
+        try:
+            data = self._ram.read(base, 8 * count)
+        except Unreadable as error:
+            return base, (), f"the buffer: {error}"
+        return base, struct.unpack(f"<{count}Q", data), ""
+
+    def _before(self, vttbr: int, entries: tuple[int, ...]) -> Ranges:
+        assert self._kvm is not None
+        try:
+            return ranges_of(self._kvm.look(vttbr, entries)[1].dirty)
+        except Unreadable:
+            return ()  # for people only
+
+    def _conclude(self, pe: _Pe, seen: int) -> None:
+        """The kernel says that it is done with these entries: look at their bits."""
+        assert self._kvm is not None
+        for found, vttbr, late in pe.taken:
+            done = replace(found, seen=seen)
+            try:
+                if not done.error:
+                    slots, look = self._kvm.look(vttbr, done.entries)
+                    done = replace(
+                        done,
+                        slots=tuple((s.number, s.base, s.pages, bool(s.bitmap)) for s in slots),
+                        clean=ranges_of(look.clean),
+                        unlogged=look.unlogged,
+                        invalid=look.invalid,
+                    )
+            except Unreadable as error:
+                done = replace(done, before=(), error=str(error))
+            self._write(flush_line(done))
+            if late:
+                self._write(other_line(late=done.number))
+        pe.taken.clear()
+
+    def _write(self, line: str) -> None:
+        try:
+            self._bytes += self._out.write(line)
+        except (OSError, ValueError) as error:
+            raise InfrastructureError(f"cannot write {self._out_path}: {error}") from error
