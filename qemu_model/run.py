@@ -16,12 +16,13 @@ import json
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qemu_model.channel import Channel
 from qemu_model.channel import parse as parse_channel
 from qemu_model.errors import InfrastructureError, UsageError
-from qemu_model.program import Program, parse
 from qemu_model.flushes import NO_FLUSHES, FlushLog, read_flushes
+from qemu_model.program import Program, parse
 from qemu_model.trace import Kind, Trace, describe, read_trace
 
 _PAGE_MASK = ~0xFFF
@@ -42,9 +43,9 @@ class About:
     """Whether the PEs had FEAT_HDBSS, so that there is a trace."""
     shared_console: bool
     """Whether the agent's channel was the console."""
-
     unwatched: str = ""
     """Why there is no flushes.jsonl; empty if there is one."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -56,8 +57,8 @@ class Run:
     trace: Trace | None
     """None where the machine had no interceptor."""
     console: str
-
     flushes: FlushLog = NO_FLUSHES
+
     def line(self, number: int) -> str:
         """The program's line, without its comment; empty beyond its end."""
         lines = self.program.text.split("\n")
@@ -98,11 +99,10 @@ def load(directory: Path) -> Run:
         observations=parse_channel(_bytes(directory / "agent.log"), about.shared_console),
         trace=read_trace(trace_path) if about.feature else None,
         console=_text(directory / "console.log"),
-    )
         flushes=_flushes(about, directory / "flushes.jsonl"),
+    )
 
 
-def _about(path: Path) -> About:
 def _flushes(about: About, path: Path) -> FlushLog:
     return FlushLog(absent=about.unwatched) if about.unwatched else read_flushes(path)
 
@@ -113,6 +113,7 @@ def _unwatched(record: dict[str, Any]) -> str:
     return "" if flushes["watched"] is True else str(flushes["why"]) or "unknown"
 
 
+def _about(path: Path) -> About:
     try:
         record = json.loads(_text(path))
         end = record["end"]
@@ -127,8 +128,8 @@ def _unwatched(record: dict[str, Any]) -> str:
             seconds=float(end["seconds"]),
             feature=record["feature"] is not False,
             shared_console=record["shared_console"] is True,
-        )
             unwatched=_unwatched(record),
+        )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{path}: {error!r}; not a finished run of this bench") from error
 

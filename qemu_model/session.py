@@ -126,8 +126,6 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
     agent = images.agent(store, progress)
     if mode is Mode.GDB and boots:
         require_gdb(kernel, agent)
-    if choice.flush_symbol is not None and mode is Mode.GDB:
-        raise UsageError("--flush-symbol: --mode gdb does not watch flushes")
     flushes, unwatched = _flushes(choice, kernel, store, progress)
     bench = Bench(
         qemu=qemu,

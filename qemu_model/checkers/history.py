@@ -51,6 +51,8 @@ class History:
     levels: set[int] = field(default_factory=set)
     pes: set[int] = field(default_factory=set)
     """PEs that appended something."""
+    unchecked: dict[str, str] = field(default_factory=dict)
+    """Checkers that could not see all that they ask about, with the reason: their own note."""
 
     def figures(self) -> dict[str, int]:
         """The numbers of the report, and those that a program can demand to reach."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from qemu_model.checkers import (
     drained,
+    flushed,
     kernel_log,
     liveness,
     lost,
@@ -26,6 +27,7 @@ Checker = Callable[[Run, History], list[Divergence]]
 CHECKERS: tuple[tuple[str, Checker], ...] = (
     ("lost", lost.check),
     ("drained", drained.check),
+    ("flushed", flushed.check),
     ("mirror", mirror.check),
     ("programming", programming.check),
     ("liveness", liveness.check),
@@ -35,7 +37,7 @@ CHECKERS: tuple[tuple[str, Checker], ...] = (
 )
 """In the order of the report: what loses memory comes first."""
 
-_NEED_TRACE = ("drained", "mirror", "programming", "liveness")
+_NEED_TRACE = ("drained", "flushed", "mirror", "programming", "liveness")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ def judge(run: Run) -> Verdict:
     for name, check in CHECKERS:
         if run.trace is None and name in _NEED_TRACE:
             skipped[name] = "the PEs had no FEAT_HDBSS, so there is no trace"
+        elif name == "flushed" and run.flushes.absent and not run.flushes.flushes:
+            skipped[name] = run.flushes.absent
         else:
             found += check(run, history)
-    return Verdict(history.figures(), tuple(found), skipped)
+    return Verdict(history.figures(), tuple(found), skipped | history.unchecked)

@@ -5,6 +5,7 @@ Whole kernels that are wrong are built by ``ci/nightly``; here each checker sees
 real run of our kernel in which a single thing has been changed.
 """
 
+import json
 import re
 import zlib
 from dataclasses import replace
@@ -93,6 +94,35 @@ def test_a_falsified_record_is_found(
     done = hdbss("check", run)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"[{checker}]" in done.stdout
+
+
+def _forgotten_bit(run: Path) -> int:
+    """A bit that the next to last flush had set is 0; returns the number of that flush."""
+    path = run / "flushes.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    flush = [line for line in lines if "flush" in line][-2]
+    slot = next(slot for slot in flush["slots"] if slot[0] == 0)
+    flush["clean"] = str(slot[1] + 5)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return int(flush["flush"])
+
+
+def test_a_bit_that_a_flush_forgot_is_found(run: Path) -> None:
+    number = _forgotten_bit(run)
+    done = hdbss("check", run)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"[flushed] flush {number} (PE 1, at hdbss_drain+" in done.stdout
+    assert "lost page 5 of slot 0 (1 pages in this flush, 1 such flushes)" in done.stdout
+
+
+def test_a_flush_that_nobody_saw_is_said(run: Path) -> None:
+    path = run / "flushes.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-2]) + json.dumps({"end": len(lines) - 3}) + "\n")
+    _change_record(run, Kind.APPEND, 1, 0x1000)  # or there would be no block to say it in
+    done = hdbss("check", run)
+    flushes = len(lines) - 2
+    assert f"not checked: flushed: 1 of {flushes} flushes: nobody looked at it" in done.stdout
 
 
 def test_a_warning_of_the_kernel_is_found(run: Path) -> None:

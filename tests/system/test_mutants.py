@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 
 from qemu_model import session
+from qemu_model.checkers.finding import Divergence
 from qemu_model.machine import images
+from qemu_model.machine.cache import Cache
 from qemu_model.machine.command import KernelImage
+from qemu_model.machine.flushwatch import FlushPlan
+from qemu_model.machine.kernelmap import kernel_map
 from qemu_model.machine.progress import SilentProgress
 from qemu_model.report.result import Result
 from qemu_model.report.text import block
@@ -89,14 +93,19 @@ FOUND: dict[str, tuple[tuple[str, str], ...]] = {
     "no-late-buffer": (("vcpu.late", "programming"),),
     "no-huge-split": (("huge.thp", "reached"),),
     "block-as-page": (("huge.thp", "lost"),),
-    "last-entry": (("migrate.precopy", "lost"), ("atomics", "lost"), ("slot.move", "lost")),
+    "last-entry": (
+        *(("migrate.precopy", "lost"), ("atomics", "lost"), ("slot.move", "lost")),
+        *(("migrate.precopy", "flushed"), ("atomics", "flushed"), ("slot.move", "flushed")),
+    ),
 }
 """By mutant: scenarios that have to fail, each with the checker that names the cause."""
 
 
 def _run(prepared: Bench, image: Path, scenario: str, directory: Path) -> Result:
-    kernel = KernelImage(image, None, prepared.kernel.cap, "mutant")
-    bench = replace(prepared, kernel=kernel, keep=directory)
+    vmlinux = image.with_name("vmlinux")
+    kernel = KernelImage(image, vmlinux, prepared.kernel.cap, "mutant")
+    flushes = FlushPlan(kernel_map(vmlinux, Cache(directory / "cache"), SilentProgress()))
+    bench = replace(prepared, kernel=kernel, flushes=flushes, keep=directory / "runs")
     return run_scenario(bench, select([scenario])[0], SilentProgress())
 
 
@@ -108,6 +117,16 @@ def test_a_kernel_without_it_is_found(
         result = _run(prepared, mutant, scenario, tmp_path)
         assert result.verdict == "DIVERGE", block(result)
         assert checker in {divergence.checker for divergence in result.divergences}, block(result)
+        if checker == "flushed":
+            for divergence in result.divergences:
+                assert checker != divergence.checker or _names_the_last_entry(divergence)
+
+
+def _names_the_last_entry(divergence: Divergence) -> bool:
+    """Whether the flush that was found is one whose last entry is missing."""
+    where = re.match(r"flush \d+ \(PE \d+, at hdbss_drain\+", divergence.summary)
+    last = re.search(r"INDEX, which was (\d+), .* entry (\d+) of", divergence.required)
+    return bool(where and last and int(last[1]) - 1 == int(last[2]))
 
 
 def test_every_mutant_is_expected() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qemu_model.errors import UsageError
@@ -159,6 +159,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)  # a busy host's disk
 @given(key=st.sampled_from([*record(), "seed", "mode", "seconds", "description"]), value=JSON)
 def test_any_value_in_run_json_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: object

@@ -103,9 +103,7 @@ def test_a_vmlinux_that_cannot_serve_is_told(house: House, tmp_path: Path) -> No
         prepare(replace(choice, flush_symbol="drain"), SilentProgress())
 
 
-def test_a_vmlinux_that_serves(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_vmlinux_that_serves(house: House, tmp_path: Path) -> None:
     vmlinux = kernel(tmp_path)
     choice = replace(FOREIGN, vmlinux=vmlinux, uapi="none")
     bench = prepare(choice, SilentProgress())
@@ -115,9 +113,6 @@ def test_a_vmlinux_that_serves(
     assert named is not None and named.symbol == "drain" and len(named.returns) == 2
     with pytest.raises(UsageError, match=r"--flush-symbol nothing: .* no such symbol"):
         prepare(replace(choice, flush_symbol="nothing"), SilentProgress())
-    monkeypatch.setattr(session, "find_any_qemu", house.qemu)
-    with pytest.raises(UsageError, match="--mode gdb"):
-        prepare(replace(choice, flush_symbol="drain", mode=Mode.GDB), SilentProgress())
 
 
 # --- options ------------------------------------------------------------------
