@@ -22,6 +22,7 @@ from qemu_model.gdbstub.mi import Gdb, find_gdb, gdb_argv
 from qemu_model.gdbstub.ram import RamFile
 from qemu_model.machine.child import child
 from qemu_model.machine.command import RAM_BASE, KernelImage, MachineSpec, RunFiles
+from qemu_model.machine.flushwatch import FlushWatcher
 from qemu_model.program import Program
 from qemu_model.scenarios.holds import Step
 from qemu_model.vmlinux.elf import Vmlinux
@@ -152,7 +153,15 @@ class GdbInterception:
             # Not before: the socket is there first, the RAM when the stub answers.
             ram = stack.enter_context(RamFile(files.ram, RAM_BASE))
             holding = self._holding(kernel)
-            interceptor = Interceptor(gdb, kernel, markers, ram, files.trace, spec.smp, holding)
+            flushes: FlushWatcher | None = None
+            returns: tuple[int, ...] = ()
+            if spec.flushes is not None:
+                flushes = FlushWatcher(spec.flushes, files.ram, files.flushes)
+                returns = spec.flushes.returns
+                stack.callback(flushes.close)
+            interceptor = Interceptor(
+                gdb, kernel, markers, ram, files.trace, spec.smp, holding, flushes, returns
+            )
             stack.callback(interceptor.close)
             if holding is not None:
                 stack.callback(_write, files.holds, lambda: holding.taken)

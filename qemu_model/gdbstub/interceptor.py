@@ -19,12 +19,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qemu_model.arch.registers import HAFDBS, HCR_E2H, MMFR1_HAFDBS, SysReg
+from qemu_model.arch.registers import HAFDBS, HCR_E2H, HDBSSPROD_INDEX, MMFR1_HAFDBS, SysReg
 from qemu_model.errors import InfrastructureError
 from qemu_model.gdbstub.holding import Holding
 from qemu_model.gdbstub.mi import Gdb, GdbLost, Stop
 from qemu_model.gdbstub.pes import EmulatedPe, GuestAbort, Verdict
 from qemu_model.gdbstub.ram import RamFile
+from qemu_model.machine.flushwatch import FlushWatcher
+from qemu_model.machine.flushwatch import Stop as FlushStop
 from qemu_model.trace import Header, Kind, RawRecord, TraceWriter
 from qemu_model.vmlinux.sites import ESR_EL1, HINT_127, Role, Site, Sites
 
@@ -72,6 +74,8 @@ class Interceptor:
         trace: Path,
         pes: int,
         holding: Holding | None = None,
+        flushes: FlushWatcher | None = None,
+        returns: tuple[int, ...] = (),
     ) -> None:
         self.gdb, self.kernel, self._ram = gdb, kernel, ram
         self._trace = TraceWriter(trace, Header(ram.base, ram.size, pes, WRITER))
@@ -102,6 +106,9 @@ class Interceptor:
             holding.require_apart(self._sites.__contains__)
             holding.prepare(gdb)
         self._stand = False
+        self._flushes = flushes
+        self._returns = frozenset(returns)
+        gdb.breakpoints(returns, enabled=True)
         self._handlers: dict[Role, Callable[[EmulatedPe, Site], None]] = {
             Role.MRS: self._mrs,
             Role.MSR: self._msr,
@@ -190,6 +197,10 @@ class Interceptor:
                 self._end_step()
             else:
                 self.gdb.go()
+        elif pe is not None and stop.pc in self._returns:
+            if self._flushes is not None:
+                self._flushes.returned(self._flush_stop(pe, stop.pc))
+            self.gdb.go()
         elif pe is not None and stop.pc in self._markers:
             self._mark(pe, stop.pc)
         else:
@@ -275,8 +286,15 @@ class Interceptor:
             value = MMFR1_HAFDBS.put(real, HAFDBS.HDBSS)
         else:
             value = pe.model.read(site.register)
+            if site.register == SysReg.HDBSSPROD_EL2 and pe.pending_index and self._flushes:
+                self._flushes.drain_begins(self._flush_stop(pe, site.address))
         pe.deliver(site.register, value, site.address)
         self._set_and_skip(site, value)
+
+    def _flush_stop(self, pe: EmulatedPe, pc: int) -> FlushStop:
+        hdbssbr, vttbr = pe.entered
+        prod = pe.model.producer.hdbssprod
+        return FlushStop(pe.index, self._trace.count + 1, pc, hdbssbr, prod, vttbr)
 
     def _set_and_skip(self, site: Site, value: int) -> None:
         settings = [] if site.rt == 31 else [self.gdb.setting(f"x{site.rt}", value)]
@@ -287,6 +305,13 @@ class Interceptor:
 
     def _msr(self, pe: EmulatedPe, site: Site) -> None:
         value = self._source(site)
+        if (
+            self._flushes is not None
+            and site.register == SysReg.HDBSSPROD_EL2
+            and pe.pending_index
+            and not HDBSSPROD_INDEX.get(value)
+        ):
+            self._flushes.flush(self._flush_stop(pe, site.address))
         seen = pe.write(site.register, value, site.address)
         if site.register != SysReg.VTCR_EL2:
             self._go(jump=site.address + 4)

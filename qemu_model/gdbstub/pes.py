@@ -69,6 +69,8 @@ class EmulatedPe:
         self.refused: tuple[int, int] | None = None
         """ESR_EL2 as QEMU has it and as it is to be delivered, from a refusal on."""
         self.entries = 0
+        self.entered = (0, 0)
+        """HDBSSBR_EL2 and VTTBR_EL2 of the last guest entry."""
         self._trace = trace
         self._fruitless = 0
 
@@ -99,6 +101,11 @@ class EmulatedPe:
         return self.model.producer.enabled
 
     @property
+    def pending_index(self) -> int:
+        """INDEX: the entries that no drain has taken, HDBSS on or not."""
+        return self.model.producer.index
+
+    @property
     def pending(self) -> bool:
         """Whether there are entries in the buffer that no drain has taken."""
         return self.enabled and self.model.producer.index > 0
@@ -112,6 +119,7 @@ class EmulatedPe:
         self.in_guest = True
         self.refused = None
         producer = self.model.producer
+        self.entered = (producer.hdbssbr, vttbr)
         self.record(
             Kind.ENTRY, producer.hdbssbr, producer.hdbssprod, producer.vtcr, vttbr, hcr, elr
         )
