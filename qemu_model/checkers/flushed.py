@@ -30,7 +30,6 @@ from qemu_model.channel import Frame, Pages, Result, What
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
 from qemu_model.checkers.lost import SHOWN
-from qemu_model.errors import InfrastructureError
 from qemu_model.flushes import Flush
 from qemu_model.pages import Ranges
 from qemu_model.program import Operation
@@ -102,6 +101,7 @@ def check(run: Run, history: History) -> list[Divergence]:
     What could not be seen is noted in ``history.unchecked``.
     """
     cases, unseen, marks = _cases(run)
+    unmatched = len(unseen)
     agent = _Agent(run, marks)
     found: list[Explain] = []
     for case in cases:
@@ -125,7 +125,7 @@ def check(run: Run, history: History) -> list[Divergence]:
     if run.flushes.absent or run.flushes.cut:
         history.unchecked["flushed"] = run.flushes.absent or "flushes.jsonl has no end"
     if unseen:
-        total = len(cases) + sum(1 for why in unseen if why == _ABSENT)
+        total = len(cases) + unmatched
         history.unchecked["flushed"] = f"{len(unseen)} of {total} flushes: {unseen[0]}"
     return [explain(len(found)) for explain in found[:SHOWN]]
 
@@ -184,10 +184,8 @@ def _cases(run: Run) -> tuple[list[_Case], list[str], Marks]:
             flush = waiting[pe].pop()
             buffer = buffers[flush.base]
             if flush.index != before or entered.get(pe, flush.base) != flush.base:
-                raise InfrastructureError(
-                    f"flush {flush.number} of flushes.jsonl is not that of trace record {seq}; "
-                    "the two files do not belong together"
-                )
+                unseen.append(f"it is none of flushes.jsonl: trace record {seq}")
+                continue
             put = buffer.entries[:before], buffer.records[:before]
             case = _Case(flush, record, *put, run.flushes.page_shift)
             cases.append(case)
