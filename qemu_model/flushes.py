@@ -19,7 +19,8 @@ first line is ``{"version": 1, "page_shift": 12, "symbol": null}``; ``symbol`` i
     base, index  physical address of the buffer, INDEX before the flush
     noted        so many entries were read at the last MRS, the others at the flush
     entries      what the buffer held below INDEX, see below
-    slots        the active memory slots: [id, first frame, pages, has a bitmap]
+    slots        the active memory slots: [id, first frame, pages, has a bitmap, the same
+                 slot had the same bitmap at each MRS of INDEX]
     before       frames of the entries whose bit was 1 at the last MRS of INDEX
     clean        frames of the entries whose bit was 0 after the flush
     unlogged     number of frames that are in no slot with a bitmap
@@ -74,7 +75,7 @@ class Flush:
     index: int
     noted: int
     entries: tuple[int, ...]
-    slots: tuple[tuple[int, int, int, bool], ...] = ()
+    slots: tuple[tuple[int, int, int, bool, bool], ...] = ()
     before: Ranges = ()
     clean: Ranges = ()
     unlogged: int = 0
@@ -226,7 +227,9 @@ def _flush(line: dict[str, Any]) -> Flush:
         elif spec.name == "entries":
             values[spec.name] = parse_entries(value)
         elif spec.name == "slots":
-            values[spec.name] = tuple((int(i), int(b), int(n), bool(log)) for i, b, n, log in value)
+            values[spec.name] = tuple(
+                (int(i), int(b), int(n), bool(log), bool(same)) for i, b, n, log, same in value
+            )
         else:
             values[spec.name] = parse_ranges(value)
     return Flush(**values)

@@ -9,7 +9,9 @@ Other PEs run on while a flush is looked at, so a bit that is 0 is no loss
 
 - if a read or a clear of the log that overlaps the flush reported or cleared the page: it
   may have taken the bit that the flush had set;
-- if the slot was changed meanwhile: its bitmap went with it;
+- if the slot was deleted or its logging switched meanwhile, or if it was changed and may
+  have another bitmap: one change, a move for instance, that has left it the bitmap of the
+  flush's beginning took nothing;
 - if the entry is still in the buffer when a PE next enters a guest with it, below INDEX:
   then it was put aside and not consumed.
 
@@ -37,7 +39,8 @@ from qemu_model.run import Run
 from qemu_model.trace import FLAG_INDEX, HEADER, RECORD, Kind, RawRecord, describe
 
 _READS = frozenset(("get", "clear", "precopy-round", "precopy-final"))
-_CHANGES = frozenset(("slot", "unslot", "log"))
+_ENDS = frozenset(("unslot", "log"))
+"""What a slot's bitmap may not survive, so that nobody has to set bits in it any more."""
 _EVERYTHING = frozenset(("vm", "destroy"))
 _TAKEN = (What.REPORTED, What.CLEARED)
 _NEVER = 1 << 62
@@ -222,22 +225,31 @@ class _Agent:
         self._windows = [
             _window(operation, marks, frames.get(operation.line, []))
             for operation in run.program
-            if operation.name in _READS | _CHANGES | _EVERYTHING and operation.line in frames
+            if operation.name in _READS | _ENDS | _EVERYTHING | {"slot"}
+            and operation.line in frames
         ]
 
-    def took(self, slot: int, page: int, since: int, until: int) -> bool:
-        """Whether something that overlaps these records may have taken the page's bit."""
+    def took(self, slot: int, page: int, since: int, until: int, same: bool) -> bool:
+        """Whether something that overlaps these records may have taken the page's bit.
+
+        ``same``: the slot has the bitmap that it had in the beginning.
+        """
+        changes = 0
         for window in self._windows:
             if window.begin >= until or window.end <= since:
                 continue
             name = window.operation.name
             if name in _EVERYTHING:
                 return True
-            if window.operation.subject() == slot and (
-                name in _CHANGES or window.failed or any(_has(r, page) for r in window.pages)
+            if window.operation.subject() != slot:
+                continue
+            if name == "slot":
+                changes += 1
+            elif (
+                name in _ENDS or window.failed or any(_has(ranges, page) for ranges in window.pages)
             ):
                 return True
-        return False
+        return changes > (1 if same else 0)
 
 
 def _window(operation: Operation, marks: Marks, frames: list[Frame]) -> _Window:
@@ -272,7 +284,7 @@ def _lost(case: _Case, agent: _Agent) -> Iterator[Lost]:
             if at < 0 or frame >= starts[at] + slots[at][2]:
                 continue
             number, page = slots[at][0], frame - starts[at]
-            if agent.took(number, page, since, case.until):
+            if agent.took(number, page, since, case.until, slots[at][4]):
                 continue
             if any(_covers(entry, frame, case.page_shift) for entry in kept):
                 continue

@@ -17,7 +17,7 @@ from qemu_model.flushes import VERSION, Flush, flush_line, other_line, ranges_of
 from qemu_model.machine.cache import file_trouble
 from qemu_model.pages import Ranges
 from qemu_model.vmlinux.kernelmap import KernelMap
-from qemu_model.vmlinux.kvm import Kvm
+from qemu_model.vmlinux.kvm import Kvm, MemSlot
 from qemu_model.vmlinux.memory import KernelMemory, Ram, Unreadable
 
 BYTES_MAX = 256 << 20
@@ -61,16 +61,27 @@ class _Noted:
     first: int
     base: int
     entries: tuple[int, ...]
+    slots: frozenset[MemSlot]
+    """Those that were there, with the same bitmap, each time."""
     before: Ranges
     late: bool = False
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A flush, the guest's VTTBR_EL2, and what was noted before: its slots, and whether late."""
+
+    flush: Flush
+    vttbr: int
+    slots: frozenset[MemSlot]
+    late: bool
 
 
 @dataclass
 class _Pe:
     noted: _Noted | None = None
-    taken: list[tuple[Flush, int, bool]] = field(default_factory=list)
-    """Flushes whose bits are to be looked at when the symbol returns: with VTTBR_EL2, and
-    whether what was noted was late."""
+    taken: list[_Taken] = field(default_factory=list)
+    """Flushes whose bits are to be looked at when the symbol returns."""
 
 
 class FlushWatcher:
@@ -106,7 +117,10 @@ class FlushWatcher:
         pe = self._pes.setdefault(stop.pe, _Pe())
         first = pe.noted.first if pe.noted is not None else stop.seq
         base, entries, _ = self._buffer(stop)
-        pe.noted = _Noted(first, base, entries, self._before(stop.vttbr, entries))
+        slots, before = self._before(stop.vttbr, entries)
+        if pe.noted is not None:
+            slots &= pe.noted.slots
+        pe.noted = _Noted(first, base, entries, slots, before)
         self._last = pe
 
     def flush(self, stop: Stop) -> None:
@@ -136,8 +150,9 @@ class FlushWatcher:
             before=noted.before if noted is not None else (),
             error=error,
         )
+        slots = noted.slots if noted is not None else frozenset()
         late = noted is not None and noted.late
-        pe.taken.append((found, stop.vttbr, late))
+        pe.taken.append(_Taken(found, stop.vttbr, slots, late))
         self._last = self._count
         if self._plan.symbol is None:
             self._conclude(pe, stop.seq)
@@ -146,7 +161,7 @@ class FlushWatcher:
         """The function that ``--flush-symbol`` names returns."""
         pe = self._pes.get(stop.pe)
         if self._ready() and pe is not None and pe.taken:
-            self._last = pe.taken[-1][0].number
+            self._last = pe.taken[-1].flush.number
             self._conclude(pe, stop.seq)
 
     def late(self) -> None:
@@ -161,9 +176,9 @@ class FlushWatcher:
     def close(self) -> None:
         """Write what is still open, and the end."""
         for pe in self._pes.values():
-            for found, _, _ in pe.taken:
+            for taken in pe.taken:
                 why = f"{self._plan.symbol} did not return after it"
-                self._write(flush_line(replace(found, before=(), error=why)))
+                self._write(flush_line(replace(taken.flush, before=(), error=why)))
             pe.taken.clear()
         self._write(other_line(end=self._count))
         self._out.close()
@@ -201,24 +216,28 @@ class FlushWatcher:
             return base, (), f"the buffer: {error}"
         return base, struct.unpack(f"<{count}Q", data), ""
 
-    def _before(self, vttbr: int, entries: tuple[int, ...]) -> Ranges:
+    def _before(self, vttbr: int, entries: tuple[int, ...]) -> tuple[frozenset[MemSlot], Ranges]:
         assert self._kvm is not None
         try:
-            return ranges_of(self._kvm.look(vttbr, entries)[1].dirty)
+            slots, look = self._kvm.look(vttbr, entries)
         except Unreadable:
-            return ()  # for people only
+            return frozenset(), ()
+        return frozenset(slots), ranges_of(look.dirty)
 
     def _conclude(self, pe: _Pe, seen: int) -> None:
         """The kernel says that it is done with these entries: look at their bits."""
         assert self._kvm is not None
-        for found, vttbr, late in pe.taken:
-            done = replace(found, seen=seen)
+        for taken in pe.taken:
+            done = replace(taken.flush, seen=seen)
             try:
                 if not done.error:
-                    slots, look = self._kvm.look(vttbr, done.entries)
+                    slots, look = self._kvm.look(taken.vttbr, done.entries)
                     done = replace(
                         done,
-                        slots=tuple((s.number, s.base, s.pages, bool(s.bitmap)) for s in slots),
+                        slots=tuple(
+                            (s.number, s.base, s.pages, bool(s.bitmap), s in taken.slots)
+                            for s in slots
+                        ),
                         clean=ranges_of(look.clean),
                         unlogged=look.unlogged,
                         invalid=look.invalid,
@@ -226,7 +245,7 @@ class FlushWatcher:
             except Unreadable as error:
                 done = replace(done, before=(), error=str(error))
             self._write(flush_line(done))
-            if late:
+            if taken.late:
                 self._write(other_line(late=done.number))
         pe.taken.clear()
 

@@ -8,6 +8,7 @@ before and after it.  Every list and tree is walked with a bound.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ PAGES_MAX = 1 << 20
 LOOKS_MAX = 1 << 16
 """Pieces of bitmaps that one look reads."""
 _ATTEMPTS = 8
+_PATIENCE = 0.5
+"""Seconds after which a look is not begun again."""
 _BADDR = 0xFFFF_FFFF_FFFE
 """VTTBR_EL2.BADDR; bit 0 is CnP, the VMID stands above."""
 _LOG_DIRTY_PAGES = 1
@@ -100,6 +103,7 @@ class Kvm:
 
     def look(self, vttbr: int, entries: Sequence[int]) -> tuple[tuple[MemSlot, ...], Look]:
         """The slots of the VM that VTTBR_EL2 names, and their bits for these entries."""
+        end = time.monotonic() + _PATIENCE
         for attempt in range(_ATTEMPTS):
             self._memory.forget()
             try:
@@ -109,7 +113,7 @@ class Kvm:
                 if self.slots(vm) == slots:
                     return slots, found
             except Unreadable:
-                if attempt == _ATTEMPTS - 1:
+                if attempt == _ATTEMPTS - 1 or time.monotonic() > end:
                     raise
         raise Unreadable("the memory slots do not stand still")
 

@@ -39,10 +39,11 @@ clear 0
 slot 0 gpa=0x60000000 pages=1024
 get 1
 destroy
+slot 0 gpa=0x70000000 pages=1024
 """
-LOG, START, GET, CLEAR, MOVE, OTHER, DESTROY = 5, 6, 7, 8, 9, 10, 11
+LOG, START, GET, CLEAR, MOVE, OTHER, DESTROY, AGAIN = 5, 6, 7, 8, 9, 10, 11, 12
 FRAME = GPA >> 12
-SLOTS = ((0, FRAME, 1024, True),)
+SLOTS = ((0, FRAME, 1024, True, True),)
 N = 4
 
 
@@ -201,23 +202,36 @@ def test_a_clear_takes_what_it_says() -> None:
     assert len(ask(events, flush(events, 2), says={CLEAR: reported("3", "cleared")})[0]) == 1
 
 
+NEW = ((0, FRAME, 1024, True, False),)
+
+
 @pytest.mark.parametrize("line", [LOG, MOVE, DESTROY])
 def test_a_slot_that_changes_takes_its_bitmap_along(line: int) -> None:
     events = [*filled(PAGES), read(N), mark(line), reset(), mark(line, 1)]
-    assert ask(events, flush(events, 2)) == ([], "")
+    assert ask(events, flush(events, 2, slots=NEW)) == ([], "")
     quiet = [mark(line), mark(line, 1), *filled(PAGES), read(N), reset()]
-    assert len(ask(quiet, flush(quiet, 2))[0]) == 1
+    assert len(ask(quiet, flush(quiet, 2, slots=NEW))[0]) == 1
+
+
+def test_a_slot_that_still_has_its_bitmap_has_lost_nothing() -> None:
+    """A flush in the middle of a move: the bitmap moves with the slot."""
+    events = [mark(MOVE), *filled(PAGES), read(N), reset(), mark(MOVE, 1)]
+    assert len(ask(events, flush(events, 2))[0]) == 1
+    ending = [mark(LOG), *filled(PAGES), read(N), reset(), mark(LOG, 1)]
+    assert ask(ending, flush(ending, 2)) == ([], "")
+    twice = [*filled(PAGES), read(N), mark(MOVE), mark(MOVE, 1), mark(AGAIN), reset()]
+    assert ask(twice, flush(twice, 2)) == ([], "")
 
 
 def test_pages_without_a_bitmap_need_nothing() -> None:
-    gone = flush(PLAIN, 2, slots=((0, FRAME, 1024, False),))
+    gone = flush(PLAIN, 2, slots=((0, FRAME, 1024, False, True),))
     assert ask(PLAIN, gone) == ([], "")
     assert ask(PLAIN, flush(PLAIN, 2, slots=())) == ([], "")
-    assert ask(PLAIN, flush(PLAIN, 2, slots=((0, FRAME, 2, True),))) == ([], "")
+    assert ask(PLAIN, flush(PLAIN, 2, slots=((0, FRAME, 2, True, True),))) == ([], "")
 
 
 def test_the_page_is_counted_in_its_own_slot() -> None:
-    slots = ((7, FRAME + 2, 8, True), (3, 0, 8, True), (5, FRAME, 2, True))
+    slots = tuple((*slot, True, True) for slot in ((7, FRAME + 2, 8), (3, 0, 8), (5, FRAME, 2)))
     (found,), _ = ask(PLAIN, flush(PLAIN, 3, slots=slots))
     assert (found.slot, found.page) == (7, 1)
 

@@ -60,8 +60,19 @@ def test_bits_before_and_after(tmp_path: Path) -> None:
     assert flush.entries == tuple(entry(page) for page in range(4))
     assert flush.before == ((FRAME + 1, FRAME + 1),)
     assert flush.clean == ((FRAME + 2, FRAME + 2),)
-    assert flush.slots == ((0, FRAME, 2048, True), (5, 0x9000, 8, False))
+    assert flush.slots == ((0, FRAME, 2048, True, True), (5, 0x9000, 8, False, True))
     assert not flush.error and not log.cut and not log.absent
+
+
+def test_a_slot_with_another_bitmap_is_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.fill(entry(1))
+    bench.watcher.drain_begins(stop(1, 10))
+    bench.fake.add_vm([Slot(0, FRAME, 2048)])
+    bench.watcher.drain_begins(stop(1, 11))
+    bench.watcher.flush(stop(1, 12))
+    bench.watcher.flush(stop(1, 14))
+    assert [flush.slots for flush in bench.log().flushes] == [((0, FRAME, 2048, True, False),)] * 2
 
 
 def test_entries_are_those_of_the_first_look(tmp_path: Path) -> None:
