@@ -5,6 +5,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more about the host than about us.
+settings.register_profile("any-host", deadline=None)
+settings.load_profile("any-host")
 
 
 @pytest.fixture(autouse=True)

@@ -39,9 +39,12 @@ _VALUE = re.compile(r"0x[0-9a-f]{1,16}\Z")
 _NUMBER = re.compile(r"[0-9]{1,9}\Z")
 _STRING = re.compile(r'"(?:[^"\\]|\\(?:[0-7]{3}|[abefnrt"\\\']))*"')
 _KEY = r"[A-Za-z_][\w-]*="
-_LIST = re.compile(rf'\{{(?:{_KEY}"(?:,{_KEY}")*)?\}}|\[(?:(?:{_KEY})?"(?:,(?:{_KEY})?")*)?\]')
-"""A tuple or a list of MI whose members are strings; these are a quotation mark by then."""
-_RECORD = re.compile(rf'[*^][a-z-]+(?:,{_KEY}")*')
+_S = r"\x00"
+_LIST = re.compile(
+    rf"\{{(?:{_KEY}{_S}(?:,{_KEY}{_S})*)?\}}|\[(?:(?:{_KEY})?{_S}(?:,(?:{_KEY})?{_S})*)?\]"
+)
+"""A tuple or a list of MI whose members are strings; these are a NUL by then."""
+_RECORD = re.compile(rf"[*^][a-z-]+(?:,{_KEY}{_S})*")
 _DEPTH = 16
 _GONE = (
     "Remote connection closed",
@@ -87,9 +90,11 @@ class Stop:
 
 def well_formed(record: str) -> bool:
     """Whether a line is a result or an asynchronous record of MI's grammar."""
-    text = _STRING.sub('"', record)
+    if "\0" in record:
+        return False
+    text = _STRING.sub("\0", record)
     for _ in range(_DEPTH):
-        text, found = _LIST.subn('"', text)
+        text, found = _LIST.subn("\0", text)
         if not found:
             break
     return _RECORD.fullmatch(text) is not None

@@ -9,11 +9,11 @@ import pytest
 
 from qemu_model import session
 from qemu_model.cli import parser
-from qemu_model.errors import UsageError
+from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.machine import images
 from qemu_model.machine.command import KernelImage, Mode
 from qemu_model.machine.progress import Progress, SilentProgress
-from qemu_model.machine.qemu import Qemu
+from qemu_model.machine.qemu import NoPluginQemu, Qemu
 from qemu_model.machine.vm import Limits
 from qemu_model.runner import Bench
 from qemu_model.scenarios.scenario import Uapi
@@ -77,6 +77,45 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     monkeypatch.setattr(images, "plugin", lambda cache, progress: Path("/cache/plugin"))
     monkeypatch.setattr(session, "find_qemu", made.qemu)
     monkeypatch.setattr(session, "probe_uapi", made.probe)
+    return made
+
+
+class Bare(House):
+    """A host on which no QEMU with plugins is found; ``installed`` is what there is instead."""
+
+    installed = Qemu(("old-qemu",), "7.2.22", None, "PATH")
+
+    def no_qemu(self, cache: object, progress: object, given: Path | None = None) -> Qemu:
+        raise NoPluginQemu("no QEMU with plugin API 7, and none can be fetched")
+
+    def any_qemu(self, cache: object, progress: object, given: Path | None = None) -> Qemu:
+        self.asked.append(("any", given))
+        return self.installed
+
+    def no_plugin(self, cache: object, progress: object) -> Path:
+        raise InfrastructureError("missing on this host: glib-2.0")
+
+    def kernel(self, cache: object, progress: object, variant: str) -> KernelImage:
+        return replace(super().kernel(cache, progress, variant), vmlinux=Path("/cache/vmlinux"))
+
+    def require_gdb(self, kernel: KernelImage, agent: Path) -> None:
+        self.asked.append(("gdb", kernel.image))
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bare:
+    made = Bare(tmp_path)
+    made.cap = 239
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(images, "kernel", made.kernel)
+    monkeypatch.setattr(images, "foreign_kernel", made.foreign)
+    monkeypatch.setattr(images, "agent", lambda cache, progress: Path("/cache/agent"))
+    monkeypatch.setattr(images, "plugin", made.no_plugin)
+    monkeypatch.setattr(session, "find_qemu", made.no_qemu)
+    monkeypatch.setattr(session, "find_any_qemu", made.any_qemu)
+    monkeypatch.setattr(session, "installed_any_qemu", lambda: made.installed)
+    monkeypatch.setattr(session, "find_gdb", lambda: "gdb-multiarch")
+    monkeypatch.setattr(session, "require_gdb", made.require_gdb)
     return made
 
 
@@ -279,3 +318,80 @@ def test_parts_are_built_one_by_one(house: House, part: str, names: list[str]) -
     assert [name for name, _ in session.build(part, SilentProgress())] == names
     assert ("debug" in house.asked) == (part == "debug-kernel")
     assert ("default" in house.asked) == ("kernel" in names)
+
+
+# --- gdb mode, asked for and as the way out -----------------------------------
+
+
+def test_gdb_mode_needs_no_plugin(bare: Bare) -> None:
+    bench = prepare(Choice(mode=Mode.GDB, qemu=Path("/q")), SilentProgress())
+    assert (bench.qemu, bench.mode, bench.plugin) == (bare.installed, Mode.GDB, None)
+    assert bench.small and "--mode gdb" in bench.repeat("x")
+    assert bare.asked == ["default", ("any", Path("/q")), ("gdb", Path("/cache/Image"))]
+
+
+def test_a_dry_run_in_gdb_mode_needs_no_gdb(bare: Bare) -> None:
+    bench = prepare(Choice(mode=Mode.GDB), SilentProgress(), boots=False)
+    assert bench.mode is Mode.GDB and ("gdb", Path("/cache/Image")) not in bare.asked
+
+
+@pytest.mark.parametrize("boots", [True, False])
+def test_gdb_mode_for_a_kernel_without_vmlinux(bare: Bare, boots: bool) -> None:
+    with pytest.raises(UsageError, match="--mode gdb needs the vmlinux of /k/Image"):
+        prepare(replace(FOREIGN, mode=Mode.GDB), SilentProgress(), boots)
+    assert bare.asked == [(Path("/k/Image"), None)]
+
+
+@pytest.mark.parametrize("mode", [Mode.PARALLEL, Mode.DETERMINISTIC])
+def test_without_a_fitting_qemu_it_goes_on_in_gdb_mode(bare: Bare, mode: Mode) -> None:
+    lines = Lines()
+    bench = prepare(Choice(mode=mode), lines)
+    assert (bench.qemu, bench.mode, bench.plugin) == (bare.installed, Mode.GDB, None)
+    assert bench.small and bench.repeat("x").startswith("hdbss run x --mode gdb ")
+    assert ("gdb", Path("/cache/Image")) in bare.asked
+    (line,) = lines.texts
+    assert line == (
+        "no QEMU with plugin API 7, and none can be fetched; "
+        "going on with --mode gdb on QEMU 7.2.22, which is slower"
+    )
+
+
+@pytest.mark.parametrize("missing", ["find_gdb", "installed_any_qemu"])
+def test_where_there_is_no_way_out(
+    bare: Bare, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    def none() -> str:
+        raise InfrastructureError("there is none")
+
+    monkeypatch.setattr(session, missing, none)
+    with pytest.raises(InfrastructureError) as caught:
+        prepare(Choice(), SilentProgress())
+    assert str(caught.value) == (
+        "no QEMU with plugin API 7, and none can be fetched; or, for --mode gdb, which is "
+        "slower: apt-get install gdb-multiarch qemu-system-arm"
+    )
+
+
+def test_the_way_out_needs_a_vmlinux(bare: Bare) -> None:
+    with pytest.raises(InfrastructureError, match=r"for --mode gdb, .*: give --vmlinux"):
+        prepare(FOREIGN, SilentProgress())
+
+
+def test_what_was_asked_for_by_name_is_not_replaced(
+    bare: Bare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def misfit(cache: object, progress: object, given: Path | None = None) -> Qemu:
+        raise InfrastructureError("/q is QEMU 7.2.22 with plugin API 1")
+
+    monkeypatch.setattr(session, "find_qemu", misfit)
+    with pytest.raises(InfrastructureError, match="plugin API 1"):
+        prepare(Choice(qemu=Path("/q")), SilentProgress())
+
+
+def test_all_is_built_but_the_plugin(bare: Bare) -> None:
+    lines = Lines()
+    built = dict(session.build("all", lines))
+    assert list(built) == ["qemu", "agent", "kernel"] and built["qemu"] == Path("old-qemu")
+    assert "going on with --mode gdb" in lines.texts[0]
+    with pytest.raises(NoPluginQemu):
+        list(session.build("qemu", SilentProgress()))

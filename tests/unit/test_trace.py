@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qemu_model.arch.registers import SysReg
-from qemu_model.errors import UsageError
+from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.trace import (
     END_CLEAN,
     END_LIMIT,
@@ -296,3 +296,18 @@ def test_iterating_a_view_of_a_trace() -> None:
     data = make_trace([mark(1)]).data
     assert list(iterate(memoryview(data))) == list(iterate(data))
     assert len(list(iterate(data))) == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the host has no /dev/full")
+@pytest.mark.parametrize("how", ["write", "flush", "close"])
+def test_a_full_disk_is_told(how: str) -> None:
+    writer = TraceWriter(Path("/dev/full"), Header(0, 0, 1, "test"))
+    with pytest.raises(InfrastructureError, match="cannot write the trace /dev/full: No space"):
+        for _ in range(1000 if how == "write" else 1):
+            writer.write(Kind.MARK, 0, (1,))
+        writer.flush() if how == "flush" else writer.close()
+
+
+def test_a_trace_that_cannot_be_made(tmp_path: Path) -> None:
+    with pytest.raises(InfrastructureError, match=r"cannot write the trace .*No such file"):
+        TraceWriter(tmp_path / "no" / "trace.bin", Header(0, 0, 1, "test"))

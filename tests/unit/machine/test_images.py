@@ -320,6 +320,12 @@ def test_doctor_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.Monkey
     qemu = checks["QEMU with plugin API 7"]
     assert not qemu.good
     assert "there is no apt-get on this host" in str(qemu)
+    gdb = checks["gdb-multiarch"]
+    assert str(gdb) == (
+        "absent  gdb-multiarch: not found, needed for --mode gdb and hdbss shell: "
+        "apt install gdb-multiarch"
+    )
+    assert [check.name for check in checks.values() if not check.needed] == [gdb.name]
     assert checks["Python"].good
     assert not (tmp_path / "cache").exists()
 

@@ -14,6 +14,8 @@ from qemu_model.machine import fetch, qemu
 from qemu_model.machine.cache import Cache
 from qemu_model.machine.progress import SilentProgress
 
+CC = shutil.which("cc") or "cc"
+
 
 def script(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +103,27 @@ def test_given_qemu_too_old(tmp_path: Path, api: int | None, has: str) -> None:
     old = fake_qemu(tmp_path / "old", "7.2.22", api)
     with pytest.raises(InfrastructureError, match=f"is QEMU 7.2.22 with {has}; .* API 7: install"):
         qemu.given_qemu(old)
+
+
+def test_an_old_one_will_do_for_the_gdbstub(tmp_path: Path, path_dir: Path) -> None:
+    (tmp_path / "tools" / "cc").unlink()  # nothing is compiled to ask it
+    old = fake_qemu(path_dir / qemu.PROGRAM, "7.2.22", 1)
+    found = qemu.find_any_qemu(Cache(tmp_path / "cache"), SilentProgress())
+    assert found == qemu.Qemu((str(old),), "7.2.22", None, "PATH")
+    given = fake_qemu(tmp_path / "given", "8.0", 1)
+    found = qemu.find_any_qemu(Cache(tmp_path / "cache"), SilentProgress(), given)
+    assert (found.version, found.origin) == ("8.0", "--qemu")
+    with pytest.raises(InfrastructureError, match="with --mode gdb, which is slower, this one"):
+        (tmp_path / "tools" / "cc").symlink_to(CC)
+        qemu.find_qemu(Cache(tmp_path / "cache"), SilentProgress(), given)
+
+
+def test_no_qemu_for_the_gdbstub(tmp_path: Path, path_dir: Path) -> None:
+    with pytest.raises(InfrastructureError, match="no qemu-system-aarch64: apt-get install") as no:
+        qemu.find_any_qemu(Cache(tmp_path / "cache"), SilentProgress())
+    assert "\n" not in str(no.value)
+    with pytest.raises(InfrastructureError, match="on PATH: apt-get install qemu-system-arm"):
+        qemu.installed_any_qemu()
 
 
 def test_path_comes_first(tmp_path: Path, path_dir: Path) -> None:
