@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +16,14 @@ from qemu_model import bench
 from qemu_model.bench import Figure, _anonymous, _Machines, _Watcher
 from qemu_model.errors import InfrastructureError
 from qemu_model.machine.command import MachineSpec
+from qemu_model.machine.flushwatch import FlushPlan
 from qemu_model.machine.lost import Outcome
 from qemu_model.machine.progress import SilentProgress
 from qemu_model.program import Operation, parse
 from qemu_model.report.result import Exit
 from qemu_model.runner import Bench
 from qemu_model.scenarios.scenario import SLOT_GPA
+from qemu_model.vmlinux.kernelmap import KernelMap
 from tests.unit.checkers.factory import append
 from tests.unit.fake_run import FakeMachine, below, fake_bench
 
@@ -86,6 +88,20 @@ def test_emulation_has_a_limit(ours: Bench, machine: FakeMachine, mine: float, g
     machine.seconds = timed([mine] * 5, [1.0] * 5)
     figure = bench.emulation(ours, machines(ours))
     assert figure.good is good and "at most 1.15" in figure.words
+
+
+# --- watching -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mine", "good"), [(1.0, True), (1.15, True), (1.16, False)])
+def test_watching_has_a_limit(ours: Bench, machine: FakeMachine, mine: float, good: bool) -> None:
+    plan = FlushPlan(KernelMap(0, 0, 0, 0, 0, b"", 12, {}, {}))
+    machine.seconds = lambda spec: 1.0 if spec.flushes is None else mine
+    watched = replace(ours, flushes=plan)
+    figure = bench.watching(watched, machines(watched))
+    assert figure.good is good and "at most 1.15" in figure.words
+    assert figure.ratio == pytest.approx(mine)
+    assert [spec.flushes for spec in machine.specs] == [plan, None] * 5
 
 
 # --- dirtying -----------------------------------------------------------------
@@ -343,6 +359,7 @@ def test_an_interruption_leaves_nothing(ours: Bench, machine: FakeMachine) -> No
     [
         ((), Exit.AGREE),
         (("emulation",), Exit.DIVERGENCE),
+        (("watching",), Exit.DIVERGENCE),
         (("model",), Exit.DIVERGENCE),
         (("dirtying", "memory"), Exit.DIVERGENCE),
     ],
@@ -350,7 +367,7 @@ def test_an_interruption_leaves_nothing(ours: Bench, machine: FakeMachine) -> No
 def test_a_figure_beyond_its_limit_is_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, ours: Bench, bad: tuple[str, ...], code: Exit
 ) -> None:
-    names = ["emulation", "dirtying", "model", "memory"]
+    names = ["emulation", "watching", "dirtying", "model", "memory"]
     figures = [Figure(name, 1.0, "words", name not in bad) for name in names]
     for figure in figures:
         monkeypatch.setattr(bench, figure.name, lambda *args, figure=figure: figure)
