@@ -190,17 +190,26 @@ def _as_counts(
         dict.fromkeys((key for key, _ in one), 1) if once else Counter(key for key, _ in one)
         for one in keyed
     ]
-    if counts[0] == counts[1]:
+    # What each side has more often than the other one, in its order.
+    surplus = [
+        [(key, seq) for key, seq in keyed[at] if counts[at][key] > counts[1 - at].get(key, 0)]
+        for at in (0, 1)
+    ]
+    if not surplus[0] and not surplus[1]:
         return
-    for key, _ in (*keyed[0], *keyed[1]):
-        have = [count.get(key, 0) for count in counts]
-        if have[0] != have[1]:
-            anchors = [next((seq for k, seq in one if k == key), None) for one in keyed]
-            times = [f"{n} times" if n and not once else "yes" if n else "none" for n in have]
-            texts = [f"{words(key)}: {time}" for time in times]
-            shown = [s.around(seq, stretch) for s, seq in zip(sides, anchors, strict=True)]
-            yield Difference(what, stretch.lines[0], rule, texts[0], texts[1], shown[0], shown[1])
-            return
+    key = (surplus[0] or surplus[1])[0][0]
+    texts, shown = [], []
+    for side, count, one, more in zip(sides, counts, keyed, surplus, strict=True):
+        have = count.get(key, 0)
+        text = f"{words(key)}: {('yes' if once else f'{have} times') if have else 'none'}"
+        last = dict(one)  # where each key comes for the last time
+        anchor = last.get(key)
+        if anchor is None and more:
+            text += f", but {words(more[0][0])}"
+            anchor = last[more[0][0]]
+        texts.append(text)
+        shown.append(side.around(anchor, stretch))
+    yield Difference(what, stretch.lines[0], rule, texts[0], texts[1], shown[0], shown[1])
 
 
 def _entries(stretch: Stretch, sides: tuple[Side, Side]) -> Iterator[Difference]:

@@ -52,8 +52,8 @@ def test_one_wrong_entry_of_a_real_run_is_found(prepared: Bench, tmp_path: Path)
     data = bytearray(path.read_bytes())
     wrong = next(record for record in reversed([*read_trace(path)]) if record[1] == Kind.APPEND)
     values = [*wrong]
-    values[4] ^= 0x8000
-    values[5] ^= 0x8000
+    values[4] ^= 1 << 24
+    values[5] ^= 1 << 24
     RECORD.pack_into(data, HEADER.size + (wrong[0] - 1) * RECORD.size, *values)
     path.write_bytes(data)
     done = hdbss("check", "--against", first, second)

@@ -377,6 +377,20 @@ def test_a_missing_entry_is_shown_where_the_others_end() -> None:
     assert any("APPEND" in text for text in found.other_records)
 
 
+def test_what_is_there_instead_is_shown_where_the_order_is_free() -> None:
+    change = alter(FREE, Kind.APPEND, 2, fields={0: GPA + 0x7000, 1: GPA + 0x7007})
+    found = difference(change)
+    assert found is not None
+    lost = "PE 1 IPA 0x40002000 level 3 entry 0x40002007"
+    wild = "IPA 0x40007000 level 3 entry 0x40007007"
+    # Line 17 has an entry for that page too, so that the wild one is all that differs.
+    assert (found.reference, found.other) == (f"{wild}: none", f"{wild}: yes")
+    found = difference(both(change, take(FREE + 2, Kind.APPEND, 1)))
+    assert found is not None
+    assert (found.reference, found.other) == (f"{lost}: yes", f"{lost}: none, but {wild}")
+    assert any(r.startswith("> ") and "ipa=0x40007000" in r for r in found.other_records)
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
