@@ -15,7 +15,9 @@ entries     A line that runs one payload (RUN): the appended (IPA, entry with it
 refusals    In RUN, with the vCPU pinned SCHED_FIFO: (PE, IPA, level, exception class,
             kind of fault, HDBSSF) in their order.  Elsewhere a preemption empties the
             buffer, so that only the kinds of refusals (all but PE and IPA) are
-            compared, and only if both runs have some.
+            compared, and only if both runs have some.  A busy host can preempt even
+            SCHED_FIFO: where one run has written HDBSSBR_EL2 more often than the
+            other, it was put and loaded once more, and the line is of the second sort.
 registers   Writes of HDBSSBR_EL2, HDBSSPROD_EL2 and VTCR_EL2.  In RUN on a CPU that no
             other vCPU uses, from the second payload on: by PE, which states of the
             three registers follow each other, so that each order of writes counts and
@@ -44,7 +46,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from qemu_model.arch import syndrome
@@ -129,11 +131,21 @@ def compare(reference: Run, other: Run) -> Comparison:
 def _differences(plan: Sequence[Stretch], sides: tuple[Side, Side]) -> Iterator[Difference]:
     buffers = _Buffers(), _Buffers()
     bitmaps = _Bitmaps(sides)
-    for stretch in plan:
+    for planned in plan:
+        stretch = _as_seen(planned, sides)
         for question in (_results, _entries, _refusals, _anomalies):
             yield from question(stretch, sides)
         yield from _registers(stretch, sides, buffers, bitmaps.is_open(stretch))
         yield from bitmaps.differences(stretch)
+
+
+def _as_seen(stretch: Stretch, sides: tuple[Side, Side]) -> Stretch:
+    """The stretch, not calm where one of the runs shows a preemption more than the other."""
+    loads = {
+        sum(record[4] == SysReg.HDBSSBR_EL2 for record in side.of(RecordKind.WRITE, stretch))
+        for side in (sides if stretch.calm else ())
+    }
+    return replace(stretch, calm=False) if len(loads) > 1 else stretch
 
 
 # --- results ------------------------------------------------------------------

@@ -313,6 +313,8 @@ LEGITIMATE: list[tuple[str, Callable[[Made], object], str]] = [
     ("read before it was stored to", both(say(16), say(17)), PROGRAM),
     ("pages to protect left to the read behind", put(20, write(V, VTCR, 0)), PROGRAM),
     ("registers of the machine's end", put(21, mark(21, 1), write(V, VTCR, 0)), PROGRAM),
+    ("preempted although it is SCHED_FIFO",
+     both(take(SECOND, Kind.REFUSE), put(SECOND, *unload(2), *load(), at=6)), PROGRAM),
     ("preempted before the buffer was full", take(SECOND, Kind.REFUSE), ONE_CPU),
     ("refused for another page", alter(SECOND, Kind.REFUSE, fields={0: GPA}), ONE_CPU),
     ("the PE of a vCPU that nobody pinned", lambda made: _moved(made), NO_CPU),
