@@ -13,8 +13,10 @@ PACKAGES=(
 	# a fetched QEMU, and what is run here
 	debian-archive-keyring python3 python3-venv ca-certificates
 )
+# --mode gdb and hdbss shell; the demo needs them only if no QEMU can be fetched
+GDB_PACKAGES=(gdb-multiarch qemu-system-arm)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(shellcheck clang)
+TEST_PACKAGES=(shellcheck clang "${GDB_PACKAGES[@]}")
 
 say() {
 	printf '%s\n' "$*" >&2
