@@ -4,6 +4,7 @@
 import socket
 import threading
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -167,6 +168,30 @@ def test_what_came_late_is_said(tmp_path: Path) -> None:
     bench.watcher.late()
     bench.watcher.flush(stop(1, 8))
     assert bench.log().late == {1, 3}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_memory_is_read_or_refused(tmp_path: Path, seed: int) -> None:
+    """Words of tables, lists, slots and of the buffer become pointers, ones or noise."""
+    random = Random(seed)
+    bench = Bench(tmp_path)
+    bench.fill(*(entry(page) for page in range(64)))
+    bench.watcher.drain_begins(stop(64, 1))
+    ram = bench.fake.ram
+    words = [at for at in range(0, len(ram), 8) if any(ram[at : at + 8])]
+    interesting = [int.from_bytes(ram[at : at + 8], "little") for at in words]
+    for turn in range(150):
+        at = random.choice(words)
+        old = ram[at : at + 8]
+        value = random.choice((random.choice(interesting), random.getrandbits(64), (1 << 64) - 1))
+        ram[at : at + 8] = value.to_bytes(8, "little")
+        before = stop(64, turn, br=BUFFER | random.randrange(16))
+        bench.watcher.drain_begins(before)
+        bench.watcher.flush(stop(random.randrange(1, 1 << 19), turn + 1, br=before.hdbssbr))
+        if turn % 3:
+            ram[at : at + 8] = old
+    log = bench.log()
+    assert len(log.flushes) == 150 and not log.cut and not log.absent
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
