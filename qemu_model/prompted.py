@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from subprocess import Popen
@@ -34,6 +34,10 @@ class _Attended:
     def __init__(self, shell: Shell, debugger: Debugger, progress: Progress) -> None:
         self._shell, self._debugger, self._progress = shell, debugger, progress
         self.stops = 0
+
+    def meanwhile(self, drain: Callable[[], None]) -> None:
+        """Have ``drain`` called while gdb has nothing to say."""
+        self._debugger.gdb.meanwhile = drain
 
     def serve(self, seconds: float) -> None:
         """Ask for commands while the machine stands still, else answer stops."""

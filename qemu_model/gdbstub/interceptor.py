@@ -213,6 +213,10 @@ class Interceptor:
         """End the trace."""
         self._trace.close()
 
+    def meanwhile(self, drain: Callable[[], None]) -> None:
+        """Have ``drain`` called while gdb has nothing to say."""
+        self.gdb.meanwhile = drain
+
     def flush(self) -> None:
         """Let others see what the trace holds by now."""
         self._trace.flush()

@@ -15,7 +15,7 @@ import select
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from subprocess import Popen, TimeoutExpired
@@ -31,6 +31,8 @@ COMMAND_LIMIT = 30.0
 """Seconds for one command; the stub answers in microseconds."""
 SILENCE = 5.0
 """Seconds without a word from gdb after which it is asked whether it is alive."""
+_SLICE = 0.02
+"""Seconds between two calls of ``Gdb.meanwhile``."""
 _READ = 1 << 16
 _LINE_MAX = 1 << 22
 _PIPE_BUF = 512
@@ -137,6 +139,8 @@ class Gdb:
         self.gone = False
         """Whether QEMU has closed the connection: its process ends or has ended."""
         self.running = False
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Called again and again while gdb is waited for."""
         self._heard = time.monotonic()
         self._numbers: dict[str, int] = {}
         self._breakpoints: dict[int, int] = {}
@@ -353,8 +357,12 @@ class Gdb:
 
     def _pump(self, limit: float) -> bool:
         """Take what gdb says; False if it said nothing within ``limit`` seconds."""
-        if not select.select([self._output], [], [], limit)[0]:
-            return False
+        end = time.monotonic() + limit
+        while not select.select([self._output], [], [], min(limit, _SLICE))[0]:
+            self.meanwhile()
+            limit = end - time.monotonic()
+            if limit <= 0:
+                return False
         data = os.read(self._output, _READ)
         if not data:
             if self.gone:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,12 @@ class Intercepting(Protocol):
 
     stops: int
     """How many there were."""
+
+    def meanwhile(self, drain: Callable[[], None]) -> None:
+        """Have ``drain`` called whenever QEMU lets us wait.
+
+        When nobody reads the console QEMU waits for us, and does not hear its debugger.
+        """
 
     def serve(self, seconds: float) -> None:
         """Answer stops for about so long."""
@@ -219,6 +225,7 @@ class _Machine:
             self._intercepting = stack.enter_context(
                 interception.attach(self._files, self._process)
             )
+            self._intercepting.meanwhile(lambda: self._console.pump(0.0))
         except InfrastructureError as error:
             self._unless_ended(error)
 

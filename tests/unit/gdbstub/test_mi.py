@@ -377,6 +377,20 @@ def test_a_gdb_that_has_nothing_to_say_lives(
     assert heard(tmp_path).count("-gdb-set confirm off") >= 3
 
 
+def test_what_is_done_while_gdb_is_silent(tmp_path: Path) -> None:
+    # QEMU may wait for it: gdb says nothing before it was done.
+    body = f"""
+hear(); say("^running")
+while not os.path.exists({str(tmp_path / "drained")!r}): time.sleep(0.01)
+stop(1, 0x1000)
+serve()
+"""
+    with fake_gdb(tmp_path, body) as gdb:
+        gdb.meanwhile = (tmp_path / "drained").touch
+        gdb.go()
+        assert gdb.wait(20) == Stop(1, 0x1000, "breakpoint-hit")
+
+
 # --- nonsense -----------------------------------------------------------------
 
 NONSENSE = (

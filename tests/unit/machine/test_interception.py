@@ -42,6 +42,9 @@ class Answers:
         finally:
             self.detached = True
 
+    def meanwhile(self, drain: Callable[[], None]) -> None:
+        pass
+
     def serve(self, seconds: float) -> None:
         self.do(self)
 
