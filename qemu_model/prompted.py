@@ -14,7 +14,7 @@ from types import FrameType
 
 from qemu_model.errors import InfrastructureError, Unsupported, UsageError
 from qemu_model.gdbstub.attach import GdbInterception, kernel_code
-from qemu_model.gdbstub.debugger import Debugger
+from qemu_model.gdbstub.debugger import Debugger, code_address
 from qemu_model.gdbstub.mi import GdbLost
 from qemu_model.gdbstub.shell import CtrlC, Quit, Shell
 from qemu_model.machine.command import RunFiles
@@ -49,9 +49,14 @@ class _Attended:
             self.stops = debugger.interceptor.stops
             if debugger.stop is None:
                 return
-            self._progress.done()
-            self._shell.tell_stop()
+            self._tell()
         self._shell.ask()
+        if debugger.stop is not None:
+            self._tell()  # what was waited for has happened at the first instruction
+
+    def _tell(self) -> None:
+        self._progress.done()
+        self._shell.tell_stop()
 
     def flush(self) -> None:
         """Let the trace's file grow."""
@@ -149,10 +154,7 @@ def run_shell(bench: Bench, scenario: Scenario, stop_at: str | None, progress: P
     if vmlinux is None:
         raise UsageError("hdbss shell needs the kernel's vmlinux: give --vmlinux")
     if stop_at is not None:
-        with suppress(ValueError):
-            stop_at = hex(int(stop_at, 0))
-        if not stop_at.startswith("0x"):
-            kernel_code(vmlinux, bench.kernel.image).place(stop_at)
+        code_address(stop_at, kernel_code(vmlinux, bench.kernel.image))
     session = Session(tuple(sorted(Vmlinux(vmlinux).symbols)), stop_at, progress)
     if sys.stdin.isatty():
         limits = replace(

@@ -15,7 +15,7 @@ from itertools import count
 from qemu_model.arch.registers import SysReg, stage2_in_use
 from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.gdbstub.explain import PeState
-from qemu_model.gdbstub.interceptor import Interceptor
+from qemu_model.gdbstub.interceptor import Interceptor, KernelCode
 from qemu_model.gdbstub.mi import GdbError, Stop
 from qemu_model.gdbstub.moments import Moment, Moments
 from qemu_model.gdbstub.pes import EmulatedPe
@@ -37,6 +37,17 @@ class Point:
     addresses: tuple[int, ...]
     handles: tuple[int, ...]
     once: bool
+
+
+def code_address(text: str, kernel: KernelCode) -> int:
+    """The address of an instruction: a number, SYMBOL or SYMBOL+OFFSET; UsageError if none."""
+    try:
+        address = int(text, 0)
+    except ValueError:
+        address = kernel.place(text)
+    if not 0 <= address < 1 << 64 or address & 3:
+        raise UsageError(f"{text} is not the address of an instruction")
+    return address
 
 
 class Debugger:
@@ -88,13 +99,7 @@ class Debugger:
 
     def address(self, text: str) -> int:
         """The address of a number, SYMBOL or SYMBOL+OFFSET; UsageError if it is none."""
-        try:
-            value = int(text, 0)
-        except ValueError:
-            return self.kernel.place(text)
-        if not 0 <= value < 1 << 64:
-            raise UsageError(f"{text} is no address")
-        return value
+        return code_address(text, self.kernel)
 
     def name(self, address: int) -> str:
         """``symbol+0x10``, also of the kernel's physical addresses."""
@@ -180,8 +185,6 @@ class Debugger:
     def point(self, text: str, once: bool = False) -> Point:
         """Make a breakpoint; UsageError if ``text`` names no address."""
         address = self.address(text)
-        if address & 3:
-            raise UsageError(f"{text} is not the address of an instruction")
         self._standing()
         addresses = [address]
         for start, end in _UNMAPPED_TEXT:

@@ -223,7 +223,7 @@ class Shell(cmd.Cmd):
         words = self._words(arg, 2, "disas [ADDR|SYMBOL[+OFFSET]] [N]")
         standing = self._debugger.stop
         start = self._debugger.address(words[0]) if words else standing.pc if standing else 0
-        self._list(start & ~3, self._count(words, 1, 8))
+        self._list(start, self._count(words, 1, 8))
 
     def _list(self, start: int, count: int, quiet: bool = False) -> None:
         debugger = self._debugger
