@@ -251,6 +251,8 @@ def memory(bench: Bench, machines: _Machines) -> Figure:
 def run(progress: Progress, say: Callable[[str], None]) -> int:
     """Measure and print; exit code 1 when a ratio is beyond its limit."""
     bench = session.prepare(session.Choice(), progress)
+    if bench.plugin is None:
+        raise InfrastructureError("hdbss bench measures the plugin: without its QEMU it cannot")
     machines = _Machines(bench, progress)
     figures: list[Figure] = []
     for measure in (emulation, watching, dirtying, model, memory):

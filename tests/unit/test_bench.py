@@ -375,3 +375,12 @@ def test_a_figure_beyond_its_limit_is_exit_code_1(
     said: list[str] = []
     assert bench.run(SilentProgress(), said.append) == code
     assert said == [str(figure) for figure in figures]  # all of them, whatever the first says
+
+
+def test_without_the_plugin_there_is_nothing_to_measure(
+    monkeypatch: pytest.MonkeyPatch, ours: Bench
+) -> None:
+    gdb = replace(ours, plugin=None)
+    monkeypatch.setattr("qemu_model.session.prepare", lambda choice, progress: gdb)
+    with pytest.raises(InfrastructureError, match="measures the plugin"):
+        bench.run(SilentProgress(), print)
