@@ -23,7 +23,7 @@ PAGES_MAX = 1 << 20
 """Pages that one look examines: 4 GB of a guest with 4 KB pages."""
 LOOKS_MAX = 1 << 16
 """Pieces of bitmaps that one look reads."""
-_ATTEMPTS = 8
+_ATTEMPTS = 4
 _PATIENCE = 0.5
 """Seconds after which a look is not begun again."""
 _BADDR = 0xFFFF_FFFF_FFFE

@@ -170,7 +170,7 @@ def test_what_came_late_is_said(tmp_path: Path) -> None:
     assert bench.log().late == {1, 3}
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_any_memory_is_read_or_refused(tmp_path: Path, seed: int) -> None:
     """Words of tables, lists, slots and of the buffer become pointers, ones or noise."""
     random = Random(seed)
@@ -180,7 +180,7 @@ def test_any_memory_is_read_or_refused(tmp_path: Path, seed: int) -> None:
     ram = bench.fake.ram
     words = [at for at in range(0, len(ram), 8) if any(ram[at : at + 8])]
     interesting = [int.from_bytes(ram[at : at + 8], "little") for at in words]
-    for turn in range(150):
+    for turn in range(40):
         at = random.choice(words)
         old = ram[at : at + 8]
         value = random.choice((random.choice(interesting), random.getrandbits(64), (1 << 64) - 1))
@@ -191,7 +191,7 @@ def test_any_memory_is_read_or_refused(tmp_path: Path, seed: int) -> None:
         if turn % 3:
             ram[at : at + 8] = old
     log = bench.log()
-    assert len(log.flushes) == 150 and not log.cut and not log.absent
+    assert len(log.flushes) == 40 and not log.cut and not log.absent
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
