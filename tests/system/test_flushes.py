@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Flushes of a real kernel are watched: by INDEX, by a function's return, or not at all."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from qemu_model.checkers.judge import judge
+from qemu_model.machine.command import KernelImage
+from qemu_model.machine.progress import SilentProgress
+from qemu_model.report.text import block
+from qemu_model.run import load
+from qemu_model.runner import Bench, run_scenario
+from qemu_model.scenarios.catalogue import select
+from tests.system.conftest import hdbss, one_line
+
+
+def test_the_return_of_a_function_completes_a_flush(tmp_path: Path) -> None:
+    done = hdbss("run", "flush.request", "--flush-symbol", "hdbss_drain", "--keep", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = load(tmp_path / "flush.request.parallel")
+    assert run.about.command.endswith(" --flush-symbol hdbss_drain")
+    assert run.flushes.symbol == "hdbss_drain" and run.flushes.flushes
+    for flush in run.flushes.flushes:
+        assert flush.error == "" and flush.clean == () and flush.place.startswith("hdbss_drain+")
+        assert flush.began < flush.seq < flush.seen
+        assert flush.noted == flush.index == len(flush.entries)
+    assert judge(run).skipped == {}
+
+
+def test_a_function_that_does_not_exist_is_told_before_the_run(tmp_path: Path) -> None:
+    done = hdbss("run", "flush.request", "--flush-symbol", "drain_hdbss", "--keep", tmp_path)
+    assert done.returncode == 2
+    assert "has no such symbol" in one_line(done)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_kernels_vmlinux_is_noticed(prepared: Bench, tmp_path: Path) -> None:
+    """Its banner is not the one in memory; the run goes on, and says so."""
+    assert prepared.flushes is not None
+    other = replace(prepared.flushes.kernel, banner=b"Linux version 5.15.0 ")
+    flushes = replace(prepared.flushes, kernel=other)
+    (scenario,) = select(["flush.request"])
+    bench = replace(prepared, flushes=flushes, keep=tmp_path)
+    result = run_scenario(bench, scenario, SilentProgress())
+    assert result.verdict == "agree", block(result)
+    assert "the running kernel is not that of vmlinux" in result.unchecked["flushed"]
+
+
+def test_without_vmlinux_the_run_goes_on(prepared: Bench, tmp_path: Path) -> None:
+    kernel = KernelImage(prepared.kernel.image, None, prepared.kernel.cap, "no vmlinux")
+    (scenario,) = select(["flush.request"])
+    bench = replace(prepared, kernel=kernel, flushes=None, unwatched="no vmlinux was given")
+    result = run_scenario(replace(bench, keep=tmp_path), scenario, SilentProgress())
+    assert result.verdict == "agree", block(result)
+    assert result.unchecked == {"flushed": "no vmlinux was given"}
+    assert not (Path(result.directory) / "flushes.jsonl").exists()
