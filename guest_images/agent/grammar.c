@@ -18,9 +18,11 @@
  *	check-cap cap=N|hdbss		ret is what KVM_CHECK_EXTENSION says
  *	pin agent cpu=C | pin [fifo] vcpu=V cpu=C
  *					fifo: SCHED_FIFO, otherwise SCHED_OTHER
- *	run V KIND ... [loops=N] [limit=MS]
- *	start V KIND ... [loops=N] [limit=MS]
+ *	run V KIND ... [loops=N] [limit=MS] [spin]
+ *	start V KIND ... [loops=N] [limit=MS] [spin]
  *					loops=0: until stopped
+ *					spin: N passes, then stay in the guest without
+ *					an access until stopped
  *	wait V [limit=MS]		otherwise the limit of `start`
  *	stop V
  *	get S				KVM_GET_DIRTY_LOG
@@ -107,7 +109,7 @@ static const struct arg_spec pin_args[] = {
 };
 static const struct arg_spec run_args[] = {
 	POS_VCPU, POS_CHOICE("kind", true, kinds), NUM_DEF("loops", 1, ANY),
-	OPT_LIMIT(LIMIT_DEFAULT_MS), END
+	OPT_LIMIT(LIMIT_DEFAULT_MS), FLAG("spin"), END
 };
 static const struct arg_spec create_args[] = {
 	POS_VCPU, NUM_REQ("cpu", 0, CPU_MAX), END

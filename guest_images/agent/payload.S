@@ -10,6 +10,7 @@
  * x3 outer count	x4 outer stride		x5 value
  * x6 passes, 0 = for ever			x7 door
  * x8 random: state of the generator, not 0
+ * x9 after the last pass: 0 = leave by the door, else stay and store no more
  * x19 passes completed, read by the agent
  *
  * Address = x0 + outer * x4 + inner * x2. The value grows by one with each
@@ -27,8 +28,8 @@ payload_begin:
 payload_\name:
 	/* KVM may advance the PC by one for an access that ended the last payload. */
 	nop
-	adr	x9, payload_vectors
-	msr	vbar_el1, x9
+	adr	x10, payload_vectors
+	msr	vbar_el1, x10
 	isb
 	mov	x19, #0
 1:	mov	x10, x0
@@ -82,6 +83,7 @@ payload_\name:
 	payload	exec, blr x12
 
 payload_leave:
+	cbnz	x9, .
 	str	xzr, [x7]
 	b	payload_leave
 

@@ -56,4 +56,5 @@ void payload_prepare(struct payload *p, const struct op *op)
 	p->x[6] = op_value(op, "loops");
 	p->x[7] = DOOR_GPA;
 	p->x[8] = op_value(op, "seed");
+	p->x[9] = op_value(op, "spin");
 }

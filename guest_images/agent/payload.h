@@ -8,7 +8,7 @@
 #include "program.h"
 
 #define PAYLOAD_BYTES 0x10000ULL	/* of the code slot */
-#define PAYLOAD_NR_REGS 9		/* x0..x8, see payload.S */
+#define PAYLOAD_NR_REGS 10		/* x0..x9, see payload.S */
 #define PAYLOAD_PASSES_REG 19		/* x19: completed passes */
 
 struct payload {

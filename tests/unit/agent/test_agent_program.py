@@ -62,11 +62,14 @@ def test_every_scenario_is_understood(scenario: Scenario) -> None:
         ("klog level=7", "klog level=7"),
         ("clear 0 first=64 pages=64", "clear slot=0 first=64 pages=64"),
         ("run 7 read gpa=1 count=2 stride=3",
-         "run vcpu=7 kind=3 ~loops=1 ~limit=60000 gpa=1 count=2 stride=3 ~ocount=1 ~ostride=0"
-         " ~offset=0 ~lane=0"),
+         "run vcpu=7 kind=3 ~loops=1 ~limit=60000 ~spin=0 gpa=1 count=2 stride=3 ~ocount=1"
+         " ~ostride=0 ~offset=0 ~lane=0"),
         ("start 0 random gpa=0 pages=9 count=4 seed=1 value=2 loops=0 lane=3",
-         "start vcpu=0 kind=1 loops=0 ~limit=60000 gpa=0 pages=9 count=4 seed=1 value=2"
+         "start vcpu=0 kind=1 loops=0 ~limit=60000 ~spin=0 gpa=0 pages=9 count=4 seed=1 value=2"
          " ~offset=0 lane=3"),
+        ("start 0 read spin gpa=1 count=2 stride=3 loops=9",
+         "start vcpu=0 kind=3 loops=9 ~limit=60000 spin=1 gpa=1 count=2 stride=3 ~ocount=1"
+         " ~ostride=0 ~offset=0 ~lane=0"),
     ],
 )  # fmt: skip
 def test_an_operation_gives_its_arguments(text: str, parsed: str) -> None:
@@ -126,6 +129,7 @@ STRIDE = "run 0 stride gpa=0 count=1 stride=1 value=1"
         (f"{STRIDE} seed=1", "unknown argument"),
         (f"{STRIDE} count=1", "argument given twice"),
         (f"{STRIDE} width=4", "width is 1 or 8"),
+        (f"{STRIDE} spin=1", "unknown argument"),
         (f"{STRIDE} lane=1 offset=8", "offset= and lane= exclude each other"),
         ("run 0 stride gpa=0 count=0 stride=1 value=1", "bad value"),
         ("run 0 random gpa=0 pages=1 count=1 seed=0 value=1", "bad value"),
