@@ -192,7 +192,9 @@ SCENARIOS = (
             Await("start"),
             Await("get"),
             Hold(0, at="kvm_vm_ioctl_enable_cap"),
-            Let(0, reach="__alloc_pages_noprof"),
+            Release(),
+            # Others run: a kernel that has switched on by now has waited for them.
+            Hold(0, at="__alloc_pages_noprof"),
             Let(1, reach=_ENTERS_GUEST),
             Let(0, reach=_WAITS_FOR_CPUS, reported="hdbss"),
             Release(),

@@ -16,7 +16,7 @@ from qemu_model import session
 from qemu_model.checkers.finding import Divergence
 from qemu_model.machine import images
 from qemu_model.machine.cache import Cache
-from qemu_model.machine.command import KernelImage
+from qemu_model.machine.command import KernelImage, Mode
 from qemu_model.machine.flushwatch import FlushPlan
 from qemu_model.machine.kernelmap import kernel_map
 from qemu_model.machine.progress import SilentProgress
@@ -84,18 +84,23 @@ def mutant(tree: Tree, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 FOUND: dict[str, tuple[tuple[str, str], ...]] = {
-    "no-flush-at-put": (("flush.put", "lost"), ("smp.move", "lost"), ("bitmap.stride", "lost")),
+    "no-flush-at-put": (
+        *(("flush.put", "lost"), ("smp.move", "lost"), ("bitmap.stride", "lost")),
+        ("race.put-after-exit", "lost"),
+    ),
     "no-flush-on-request": (("flush.request", "reached"),),
-    "no-drain-before-off": (("off.pending", "lost"),),
+    "no-drain-before-off": (("off.pending", "lost"), ("race.off-while-running", "lost")),
+    "on-before-buffer": (("race.enable-window", "programming"),),
     "no-hdbssf-branch": (("buffer.full", "liveness"), ("flush.fault", "liveness")),
     "no-index-reset": (("buffer.full", "liveness"),),
     "dbm-on-readonly": (("readonly.slot", "uapi"),),
-    "no-late-buffer": (("vcpu.late", "programming"),),
+    "no-late-buffer": (("vcpu.late", "programming"), ("race.vcpu-create", "programming")),
     "no-huge-split": (("huge.thp", "reached"),),
     "block-as-page": (("huge.thp", "lost"),),
     "last-entry": (
         *(("migrate.precopy", "lost"), ("atomics", "lost"), ("slot.move", "lost")),
         *(("migrate.precopy", "flushed"), ("atomics", "flushed"), ("slot.move", "flushed")),
+        *(("race.get-before-flush", "flushed"), ("race.slot-delete", "flushed")),
     ),
 }
 """By mutant: scenarios that have to fail, each with the checker that names the cause."""
@@ -106,7 +111,10 @@ def _run(prepared: Bench, image: Path, scenario: str, directory: Path) -> Result
     kernel = KernelImage(image, vmlinux, prepared.kernel.cap, "mutant")
     flushes = FlushPlan(kernel_map(vmlinux, Cache(directory / "cache"), SilentProgress()))
     bench = replace(prepared, kernel=kernel, flushes=flushes, keep=directory / "runs")
-    return run_scenario(bench, select([scenario])[0], SilentProgress())
+    chosen = select([scenario])[0]
+    if chosen.holds:
+        bench = replace(bench, mode=Mode.GDB, small=True)
+    return run_scenario(bench, chosen, SilentProgress())
 
 
 @pytest.mark.parametrize("mutant", sorted(FOUND), indirect=True)
