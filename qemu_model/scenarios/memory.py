@@ -89,7 +89,7 @@ def _move(s: Script) -> None:
     s.vm(pages)
     s.hdbss_on(2)
     s("pin", "agent", cpu=0)
-    s("pin", "fifo", vcpu=0, cpu=1)
+    s("pin", vcpu=0, cpu=1)
     s("slot", 0, gpa=hex(SLOT_GPA), pages=pages, mem="anon", log=True)
     s("snapshot", 0)
     for turn in range(turns):
