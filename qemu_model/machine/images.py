@@ -22,7 +22,7 @@ KERNEL_SOURCE = "linux-source-6.12"
 _USR_SRC = Path("/usr/src")
 _KERNEL_LIMIT = 2 * 3600.0
 _SMALL_LIMIT = 600.0
-#: Free space a kernel build needs (bytes): source 1.6 GB, objects 1.2 GB with debug info.
+#: Free space a kernel build needs (bytes): source 0.7 GB, objects 1.2 GB with debug info.
 _KERNEL_SPACE = 4 << 30
 _KERNEL_FILES = ("Image", "vmlinux", "kvm-cap", "build.log", "config")
 

@@ -91,6 +91,7 @@ FOUND: dict[str, tuple[tuple[str, str], ...]] = {
     "no-flush-on-request": (("flush.request", "reached"),),
     "no-drain-before-off": (("off.pending", "lost"), ("race.off-while-running", "lost")),
     "on-before-buffer": (("race.enable-window", "programming"),),
+    "no-drain-at-move": (("slot.move", "lost"),),
     "no-hdbssf-branch": (("buffer.full", "liveness"), ("flush.fault", "liveness")),
     "no-index-reset": (("buffer.full", "liveness"),),
     "dbm-on-readonly": (("readonly.slot", "uapi"),),

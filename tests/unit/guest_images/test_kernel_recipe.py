@@ -113,6 +113,20 @@ def test_second_run_unpacks_nothing_and_a_new_patch_does(recipe: Recipe) -> None
     assert (recipe.out / "kvm-cap").read_text() == "239\n"
 
 
+def test_what_no_build_reads_is_not_unpacked(recipe: Recipe) -> None:
+    read = ["drivers/gpu/drm/Kconfig", "drivers/gpu/drm/Makefile", "drivers/of/empty_root.dts",
+            "include/sound/core.h", "arch/arm64/kvm/mmu.c", "tools/include/x.h"]  # fmt: skip
+    unread = ["drivers/gpu/drm/x/a.c", "drivers/gpu/drm/x/a.h", "sound/core/a.c",
+              "arch/arm64/boot/dts/a/b.dtsi", "tools/testing/selftests/a.c"]  # fmt: skip
+    for name in (*read, *unread):
+        (recipe.tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (recipe.tree / name).write_text("")
+    recipe.makefile()
+    assert recipe.run().returncode == 0
+    assert [name for name in read if not (recipe.out / "src" / name).exists()] == []
+    assert [name for name in unread if (recipe.out / "src" / name).exists()] == []
+
+
 def test_interrupted_unpacking_is_started_again(recipe: Recipe) -> None:
     partial = recipe.out / "src.partial"
     partial.mkdir(parents=True)
