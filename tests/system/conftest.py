@@ -26,6 +26,12 @@ def prepared() -> Bench:
     return session.prepare(session.Choice(mode=Mode.PARALLEL), SilentProgress())
 
 
+@pytest.fixture(scope="session")
+def gdb_bench() -> Bench:
+    """The same in gdb mode, with the QEMU of the distribution."""
+    return session.prepare(session.Choice(mode=Mode.GDB), SilentProgress())
+
+
 def hdbss(*words: object, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the command as a user does."""
     return subprocess.run(

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Small programs: every scenario agrees in two modes, and its two runs are equivalent."""
+"""Small programs: every scenario agrees in every mode, and its runs are equivalent.
+
+The plugin's are made by a QEMU 11.1, gdb mode's by the QEMU of the distribution.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,15 +35,38 @@ def runs(bench: Bench, scenario: Scenario, directory: Path) -> list[Path]:
     return found
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [scenario for scenario in SCENARIOS if not scenario.holds],  # those are for gdb mode alone
-    ids=lambda scenario: scenario.name,
-)
+PLAIN = [scenario for scenario in SCENARIOS if not scenario.holds]  # those are for gdb mode alone
+DAILY = ("bitmap.stride", "buffer.full", "flush.put", "huge.thp", "atomics", "uapi.nvhe")
+"""Scenarios that every test run compares through gdb; the nightly one takes them all."""
+
+
+@pytest.mark.parametrize("scenario", PLAIN, ids=lambda scenario: scenario.name)
 def test_what_two_modes_did_is_equivalent(
     prepared: Bench, scenario: Scenario, tmp_path: Path
 ) -> None:
-    first, second = (load(directory) for directory in runs(prepared, scenario, tmp_path))
+    parallel, deterministic = (load(directory) for directory in runs(prepared, scenario, tmp_path))
+    assert compare(parallel, deterministic).difference is None
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(s, id=s.name, marks=() if s.name in DAILY else pytest.mark.nightly)
+        for s in PLAIN
+    ],
+)
+def test_what_two_interceptors_did_is_equivalent(
+    prepared: Bench, gdb_bench: Bench, scenario: Scenario, tmp_path: Path
+) -> None:
+    bench = replace(prepared, mode=Mode.DETERMINISTIC, small=True, keep=tmp_path)
+    plugin = run_scenario(bench, scenario, SilentProgress())
+    assert plugin.verdict == "agree", block(plugin)
+    through_gdb = run_scenario(replace(gdb_bench, keep=tmp_path), scenario, SilentProgress())
+    if scenario.not_in_gdb:
+        assert through_gdb.skipped == scenario.not_in_gdb
+        return
+    assert through_gdb.verdict == "agree", block(through_gdb)
+    first, second = load(Path(plugin.directory)), load(Path(through_gdb.directory))
     assert compare(first, second).difference is None
 
 
