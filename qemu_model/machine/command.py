@@ -20,6 +20,11 @@ CMDLINE_MAX = 2048
 #: The machine that starts a kernel at EL2, without randomness, its RAM in backend m0.
 MACHINE = "virt,virtualization=on,gic-version=3,dtb-randomness=off,memory-backend=m0"
 
+#: MiB for translated code in deterministic mode.  When QEMU's table of translated blocks
+#: grows, at some 20000 of them, its RCU thread kicks the PE that runs at that moment, and
+#: the next one's turn comes earlier.  The host decides when; what fits here never gets there.
+TB_SIZE = 5
+
 #: All four denials work with the plugin: it opens its files before QEMU closes the door.
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -183,9 +188,9 @@ def accelerator(mode: Mode) -> list[str]:
     if mode is Mode.PARALLEL:
         return ["-accel", "tcg,thread=multi"]
     # Counted time stands still at a stop.  With sleep=off QEMU's clock never goes on after one.
-    sleep = "" if mode is Mode.GDB else ",sleep=off"
+    code, sleep = ("", "") if mode is Mode.GDB else (f",tb-size={TB_SIZE}", ",sleep=off")
     return [
-        *("-accel", "tcg,thread=single"),
+        *("-accel", f"tcg,thread=single{code}"),
         *("-icount", f"shift=0{sleep}"),
         *("-rtc", "clock=vm,base=2026-01-01"),
     ]

@@ -32,17 +32,6 @@ def gdb_bench() -> Bench:
     return session.prepare(session.Choice(mode=Mode.GDB), SilentProgress())
 
 
-def repeats(outputs: Callable[[int], tuple[bytes, ...]], at_most: int) -> bool:
-    """Whether a run gives, within ``at_most`` turns, what an earlier one gave, to the byte."""
-    seen: set[tuple[bytes, ...]] = set()
-    for turn in range(at_most):
-        found = outputs(turn)
-        if found in seen:
-            return True
-        seen.add(found)
-    return False
-
-
 def hdbss(*words: object, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the command as a user does."""
     return subprocess.run(

@@ -75,7 +75,7 @@ def test_modes() -> None:
     assert option(parallel, "-accel") == ["tcg,thread=multi"]
     assert option(parallel, "-icount") == []
     fixed = compose(replace(SPEC, mode=Mode.DETERMINISTIC, seed=7), ("qemu",), RUN)
-    assert option(fixed, "-accel") == ["tcg,thread=single"]
+    assert option(fixed, "-accel") == ["tcg,thread=single,tb-size=5"]
     assert option(fixed, "-icount") == ["shift=0,sleep=off"]
     assert option(fixed, "-rtc") == ["clock=vm,base=2026-01-01"]
     assert option(fixed, "-seed") == ["7"]
