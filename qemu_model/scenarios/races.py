@@ -207,8 +207,9 @@ SCENARIOS = (
         _vcpu_create,
         styles=("cap",),
         holds=(
-            Await("get"),
-            Hold(1, at="kvm_arch_vcpu_create"),
+            # Alone: else CPU 0 may have enabled before CPU 1 gets there.
+            Await("create"),
+            Let(1, reach="kvm_arch_vcpu_create"),
             Let(0, reach=_WAITS_FOR_CPUS, reported="hdbss"),
             Release(),
         ),
