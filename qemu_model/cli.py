@@ -89,6 +89,12 @@ def parser() -> argparse.ArgumentParser:
     )
     machine.add_argument("--qemu", type=Path, help="the qemu-system-aarch64 to use")
     machine.add_argument("--seed", type=_number(0, (1 << 64) - 1), default=1, metavar="S")
+    machine.add_argument(
+        "--choices",
+        default="",
+        metavar="best|worst|random|NAME=VALUE[,..]",
+        help="what the PEs do where the architecture leaves it open; random goes by the seed",
+    )
     machine.add_argument("--keep", type=Path, metavar="DIR", help="keep the run directories in DIR")
 
     run = commands.add_parser("run", parents=[machine], help="run scenarios and judge them")
@@ -174,6 +180,7 @@ def _choice(args: argparse.Namespace) -> session.Choice:
         keep=args.keep,
         flush_symbol=args.flush_symbol,
         small=args.small,
+        choices=args.choices,
     )
 
 

@@ -22,6 +22,7 @@ from qemu_model.channel import Channel
 from qemu_model.channel import parse as parse_channel
 from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.flushes import NO_FLUSHES, FlushLog, read_flushes
+from qemu_model.model.choices import BEST, Choices, choose
 from qemu_model.program import Program, parse
 from qemu_model.trace import Kind, Trace, describe, read_trace
 
@@ -45,6 +46,8 @@ class About:
     """Whether the agent's channel was the console."""
     unwatched: str = ""
     """Why there is no flushes.jsonl; empty if there is one."""
+    choices: Choices = BEST
+    """What the PEs chose where the architecture leaves it open."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ def _about(path: Path) -> About:
             feature=record["feature"] is not False,
             shared_console=record["shared_console"] is True,
             unwatched=_unwatched(record),
+            choices=choose(str(record.get("choices", ""))),  # older runs had no others
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{path}: {error!r}; not a finished run of this bench") from error

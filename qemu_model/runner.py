@@ -21,6 +21,7 @@ from qemu_model.machine.flushwatch import FlushPlan
 from qemu_model.machine.progress import Progress, SilentProgress
 from qemu_model.machine.qemu import Qemu
 from qemu_model.machine.vm import Interception, Limits, run_machine
+from qemu_model.model.choices import BEST, Choices
 from qemu_model.program import Program
 from qemu_model.report.result import Result
 from qemu_model.run import load
@@ -59,6 +60,8 @@ class Bench:
     """Why they are not."""
     small: bool = False
     """Whether the programs are of the small form."""
+    choices: Choices = BEST
+    """What the PEs choose where the architecture leaves it open."""
 
     def repeat(self, scenario: str) -> str:
         """The command line that runs a scenario again in the same way."""
@@ -91,6 +94,7 @@ class Bench:
             seed=self.seed,
             cmdline=tuple(needs.cmdline.split()),
             flushes=self.flushes if needs.feature else None,
+            plugin_options=tuple(f"{name}={value}" for name, value in self.choices.words()),
         )
 
 
@@ -153,7 +157,7 @@ def run_program(
     machine = bench.machine(needs)
     interception: Interception | None = None
     if machine.gdbstub:
-        plain = GdbInterception(machine, holds, program)
+        plain = GdbInterception(machine, holds, program, choices=bench.choices)
         interception = plain if attend is None else attend(plain)
     run_machine(
         machine,
@@ -167,6 +171,7 @@ def run_program(
             "uapi": str(bench.uapi),
             "feature": needs.feature,
             "small": bench.small,
+            "choices": str(bench.choices),
             "command": bench.repeat(name),
             "flushes": {
                 "watched": machine.flushes is not None,

@@ -24,6 +24,7 @@ from qemu_model.machine.qemu import (
     installed_any_qemu,
 )
 from qemu_model.machine.vm import Limits
+from qemu_model.model.choices import choose
 from qemu_model.probe import probe_uapi
 from qemu_model.runner import Bench
 from qemu_model.scenarios.scenario import Uapi
@@ -49,6 +50,8 @@ class Choice:
     keep: Path | None = None
     small: bool = False
     flush_symbol: str | None = None
+    choices: str = ""
+    """As on the command line; ``random`` goes by the seed."""
 
     @property
     def ours(self) -> bool:
@@ -73,6 +76,8 @@ class Choice:
             words += ["--uapi", self.uapi]
         if self.flush_symbol is not None:
             words += ["--flush-symbol", self.flush_symbol]
+        if self.choices:
+            words += ["--choices", self.choices]
         return f" {shlex.join(words)}" if words else ""
 
 
@@ -119,6 +124,7 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
     Without ``boots`` an unknown kernel is not asked, and taken for one without HDBSS.
     """
     store = cache()
+    choices = choose(choice.choices, choice.seed)
     kernel = _kernel(choice, store, progress)
     if choice.mode is Mode.GDB:
         require_vmlinux(kernel)
@@ -142,6 +148,7 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
         flushes=flushes,
         unwatched=unwatched,
         small=choice.small or mode is Mode.GDB,  # each entry takes milliseconds there
+        choices=choices,
     )
     return bench.driven_by(_uapi(choice, bench, progress, boots))
 

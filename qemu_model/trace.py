@@ -48,6 +48,10 @@ END      a 0: clean exit, 1: record limit reached, 2: the file could not grow (n
          and what happened since is not recorded; b number of records, this one included
 MARK     the agent's marker instruction: a = program line << 1 | phase (0 the operation
          begins, 1 it has ended)
+BARRIER  where entries become visible late (``model.choices.Visibility.DSB``): a 0: a DSB,
+         b entries that it made observable; a 1: a context synchronization event at EL2
+         after which reads of HDBSSPROD_EL2 show something else; c what they show from
+         now on, d PC.  Guest entries and exits do the same without a record of their own
 ======== ============================================================================
 """
 
@@ -74,6 +78,9 @@ END_CLEAN, END_LIMIT, END_NO_SPACE = 0, 1, 2
 
 FLAG_INDEX = 0x7FFFF
 """APPEND: INDEX before the append, flags[18:0]."""
+BARRIER_DSB, BARRIER_CONTEXT = 0, 1
+"""BARRIER.a: a DSB for loads and stores; a context synchronization event."""
+
 FLAG_CAS_LOST = 1 << 24
 """APPEND: the descriptor's compare-and-swap lost, the walk was repeated (choice C9)."""
 
@@ -97,6 +104,7 @@ class Kind(IntEnum):
     INJECT = 10
     END = 11
     MARK = 12
+    BARRIER = 13
 
 
 class Anomaly(IntEnum):
@@ -211,6 +219,7 @@ _FIELDS: dict[int, tuple[str, ...]] = {
     Kind.REFUSE: ("ipa", "ESR", "HDBSSPROD", "descriptor", "value", "HDBSSBR"),
     Kind.ANOMALY: ("", "b", "c", "d", "e", "f"),
     Kind.END: ("reason", "records"),
+    Kind.BARRIER: ("", "entries", "HDBSSPROD", "pc"),
 }
 
 
@@ -225,6 +234,8 @@ def describe(record: RawRecord) -> str:
     elif kind == Kind.ANOMALY:
         known = values[0] in Anomaly.__members__.values()
         text += f" {Anomaly(values[0]).name if known else values[0]}"
+    elif kind == Kind.BARRIER:
+        text += " context synchronized" if values[0] == BARRIER_CONTEXT else " DSB"
     elif kind == Kind.MARK:
         text += f" line {values[0] >> 1} {'ends' if values[0] & 1 else 'begins'}"
     elif kind == Kind.APPEND:

@@ -114,6 +114,11 @@ def require_same_program(reference: Run, other: Run) -> None:
             f"the two runs of {other.about.scenario} have different programs; run both with "
             "the same --seed, the same --uapi, and both with or both without --small"
         )
+    if reference.about.choices != other.about.choices:
+        raise UsageError(
+            f"the PEs of the two runs of {other.about.scenario} made different choices; run both "
+            "with the same --choices"
+        )
     if (reference.trace is None) != (other.trace is None):
         raise UsageError("one of the two runs has no trace: its PEs had no FEAT_HDBSS")
 

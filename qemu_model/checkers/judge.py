@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qemu_model.checkers import (
+    barriers,
     drained,
     flushed,
     kernel_log,
@@ -28,6 +29,7 @@ CHECKERS: tuple[tuple[str, Checker], ...] = (
     ("lost", lost.check),
     ("drained", drained.check),
     ("flushed", flushed.check),
+    ("barriers", barriers.check),
     ("mirror", mirror.check),
     ("programming", programming.check),
     ("liveness", liveness.check),
@@ -37,7 +39,7 @@ CHECKERS: tuple[tuple[str, Checker], ...] = (
 )
 """In the order of the report: what loses memory comes first."""
 
-_NEED_TRACE = ("drained", "flushed", "mirror", "programming", "liveness")
+_NEED_TRACE = ("drained", "flushed", "barriers", "mirror", "programming", "liveness")
 
 
 @dataclass(frozen=True)

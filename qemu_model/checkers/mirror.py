@@ -26,9 +26,20 @@ from qemu_model.arch.registers import (
 from qemu_model.arch.stage2 import Reason
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
+from qemu_model.checkers.observer import Observer
+from qemu_model.model.choices import BEST, Choices, Visibility
 from qemu_model.model.producer import Producer
 from qemu_model.run import Run
-from qemu_model.trace import FLAG_CAS_LOST, FLAG_INDEX, Anomaly, Kind, RawRecord, describe
+from qemu_model.trace import (
+    BARRIER_CONTEXT,
+    BARRIER_DSB,
+    FLAG_CAS_LOST,
+    FLAG_INDEX,
+    Anomaly,
+    Kind,
+    RawRecord,
+    describe,
+)
 
 SHOWN_RECORDS = 6
 """Records of the PE, and again of the page, that explain a divergence."""
@@ -53,10 +64,12 @@ class _Mismatch(NamedTuple):
 class _Replay:
     """One PE: its registers, and the handlers that its place allows."""
 
-    __slots__ = ("handlers", "producer", "refused_esr")
+    __slots__ = ("choices", "handlers", "observer", "producer", "refused_esr")
 
-    def __init__(self) -> None:
+    def __init__(self, choices: Choices) -> None:
+        self.choices = choices
         self.producer = Producer()
+        self.observer = Observer() if choices.visibility is Visibility.DSB else None
         self.handlers = _BEFORE_RESET
         self.refused_esr = 0
 
@@ -67,11 +80,13 @@ _Handler = Callable[[_Replay, RawRecord], _Mismatch | None]
 
 def check(run: Run, history: History) -> list[Divergence]:
     """The first mismatch of each PE."""
-    return [] if run.trace is None else check_trace(run.trace)
+    return [] if run.trace is None else check_trace(run.trace, run.about.choices)
 
 
-def check_trace(records: Iterable[RawRecord]) -> list[Divergence]:
+def check_trace(records: Iterable[RawRecord], choices: Choices = BEST) -> list[Divergence]:
     """Replay a trace and return the first mismatch of each PE, in the order of the trace.
+
+    ``choices`` are those with which the PEs ran.
 
     ``records`` are (seq, kind, pe, flags, a, b, c, d, e, f); if there is a mismatch
     they are read a second time for what led to it.
@@ -84,8 +99,10 @@ def check_trace(records: Iterable[RawRecord]) -> list[Divergence]:
         pe = record[2]
         replay = replays.get(pe)
         if replay is None:
-            replay = replays[pe] = _Replay()
+            replay = replays[pe] = _Replay(choices)
         mismatch = replay.handlers.get(record[1], _out_of_place)(replay, record)
+        if replay.observer is not None:
+            replay.observer.follow(record)
         if mismatch is not None:
             found.append((record, mismatch))
             replay.handlers = _GIVEN_UP
@@ -170,6 +187,8 @@ def _read(replay: _Replay, record: RawRecord) -> _Mismatch | None:
     _, _, _, _, register, delivered, _, _, _, _ = record
     if register in _WRITABLE:
         expected = replay.producer.read(register)
+        if replay.observer is not None and register == SysReg.HDBSSPROD_EL2:
+            expected = replay.observer.visible
         if delivered == expected:
             return None
         return _Mismatch(
@@ -185,6 +204,28 @@ def _read(replay: _Replay, record: RawRecord) -> _Mismatch | None:
     if hafdbs != HAFDBS.HDBSS:
         return _Mismatch(
             "ID_AA64MMFR1_EL1.HAFDBS (4: FEAT_HDBSS)", f"{int(HAFDBS.HDBSS)}", f"{hafdbs}"
+        )
+    return None
+
+
+def _barrier(replay: _Replay, record: RawRecord) -> _Mismatch | None:
+    _, _, _, _, what, count, visible, _, _, _ = record
+    observer = replay.observer
+    if observer is None:
+        return _Mismatch("visibility=at-once (nothing is held back)", "no BARRIER", "one")
+    if what == BARRIER_DSB:
+        expected = observer.outstanding, observer.visible
+        if not count or expected != (count, visible):
+            return _Mismatch(
+                "R_CGCHP (a DSB makes what is outstanding observable, INDEX takes more)",
+                f"{expected[0]} entries, HDBSSPROD_EL2 reads as {expected[1]:#x}",
+                f"{count} entries, {visible:#x}",
+            )
+    elif what != BARRIER_CONTEXT or visible != observer.synchronized:
+        return _Mismatch(
+            "I_XXFYP (a context synchronization event shows increments that are complete)",
+            f"HDBSSPROD_EL2 reads as {observer.synchronized:#x}",
+            f"{visible:#x}",
         )
     return None
 
@@ -402,6 +443,7 @@ _AT_EL2: _Handlers = {
     Kind.WRITE: _write,
     Kind.READ: _read,
     Kind.ENTRY: _entry,
+    Kind.BARRIER: _barrier,
 }
 _IN_GUEST: _Handlers = {
     **_BEFORE_RESET,
@@ -409,6 +451,7 @@ _IN_GUEST: _Handlers = {
     Kind.APPEND: _append,
     Kind.REFUSE: _refuse,
     Kind.EXIT: _exit,
+    Kind.BARRIER: _barrier,
 }
 _REFUSED: _Handlers = {Kind.EXIT: _exit_refused, Kind.RESET: _reset, Kind.END: _nothing}
 _GIVEN_UP: _Handlers = {}

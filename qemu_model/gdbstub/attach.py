@@ -23,6 +23,7 @@ from qemu_model.gdbstub.ram import RamFile
 from qemu_model.machine.child import child
 from qemu_model.machine.command import RAM_BASE, KernelImage, MachineSpec, RunFiles
 from qemu_model.machine.flushwatch import FlushWatcher
+from qemu_model.model.choices import BEST, Choices
 from qemu_model.program import Program
 from qemu_model.scenarios.holds import Step
 from qemu_model.vmlinux.elf import Vmlinux
@@ -134,6 +135,7 @@ class GdbInterception:
     program: Program | None = None
     """What the agent is going to do, for holds that wait for it."""
     start: bool = True
+    choices: Choices = BEST
 
     @contextmanager
     def attach(self, files: RunFiles, qemu: Popen[bytes]) -> Iterator[Interceptor]:
@@ -160,8 +162,9 @@ class GdbInterception:
                 returns = spec.flushes.returns
                 stack.callback(flushes.close)
             interceptor = Interceptor(
-                gdb, kernel, markers, ram, files.trace, spec.smp, holding, flushes, returns
-            )
+                gdb, kernel, markers, ram, files.trace, spec.smp, holding, flushes, returns,
+                self.choices,
+            )  # fmt: skip
             stack.callback(interceptor.close)
             if holding is not None:
                 stack.callback(_write, files.holds, lambda: holding.taken)

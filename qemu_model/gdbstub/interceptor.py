@@ -27,8 +27,9 @@ from qemu_model.gdbstub.pes import EmulatedPe, GuestAbort, Verdict
 from qemu_model.gdbstub.ram import RamFile
 from qemu_model.machine.flushwatch import FlushWatcher
 from qemu_model.machine.flushwatch import Stop as FlushStop
+from qemu_model.model.choices import BEST, Choices, Visibility
 from qemu_model.trace import Header, Kind, RawRecord, TraceWriter
-from qemu_model.vmlinux.sites import ESR_EL1, HINT_127, Role, Site, Sites
+from qemu_model.vmlinux.sites import ESR_EL1, HINT_127, Role, Site, Sites, barrier
 
 WRITER = "gdbstub"
 _IDLE_ENTRIES = 16
@@ -76,6 +77,7 @@ class Interceptor:
         holding: Holding | None = None,
         flushes: FlushWatcher | None = None,
         returns: tuple[int, ...] = (),
+        choices: Choices = BEST,
     ) -> None:
         self.gdb, self.kernel, self._ram = gdb, kernel, ram
         self._trace = TraceWriter(trace, Header(ram.base, ram.size, pes, WRITER))
@@ -85,7 +87,7 @@ class Interceptor:
             raise InfrastructureError(f"this QEMU's gdbstub does not show {', '.join(missing)}")
         if gdb.threads() != pes:
             raise InfrastructureError(f"the gdbstub shows {gdb.threads()} vCPUs, not {pes}")
-        self.pes = [EmulatedPe(index, ram, self._trace) for index in range(pes)]
+        self.pes = [EmulatedPe(index, ram, self._trace, choices) for index in range(pes)]
         (self._reset_vtcr,) = gdb.read("VTCR_EL2")
         for pe in self.pes:
             pe.reset(self._reset_vtcr)
@@ -101,6 +103,10 @@ class Interceptor:
         gdb.breakpoints(sites.of(Role.MRS, Role.MSR, Role.SMC), enabled=True)
         gdb.breakpoints(markers, enabled=True)
         gdb.breakpoints((*self._guest_sites, *self._esr_sites), enabled=False)
+        late = choices.visibility is Visibility.DSB
+        self._barriers = dict(sites.barriers) if late else {}
+        self._barriers_armed = dict.fromkeys((Role.DSB, Role.ISB), False)
+        gdb.breakpoints(self._barriers, enabled=False)
         self.holding = holding
         if holding is not None:
             holding.require_apart(self._sites.__contains__)
@@ -180,7 +186,7 @@ class Interceptor:
         if site is not None:
             return self._is_set(site)
         held = self.holding is not None and self.holding.ours(stop.pc)
-        return held or stop.pc in self._markers
+        return held or stop.pc in self._markers or self._barrier_is_set(stop.pc)
 
     def watch_guest(self) -> None:
         """See guest entries and exits for a while, also if no PE has HDBSS on."""
@@ -192,6 +198,8 @@ class Interceptor:
         if pe is not None and site is not None:
             self._compare()
             self._handlers[site.role](pe, site)
+        elif pe is not None and stop.pc in self._barriers:
+            self._barrier(pe, stop.pc)
         elif pe is not None and self.holding is not None and self.holding.ours(stop.pc):
             if self.holding.arrived(stop, pe):
                 self._end_step()
@@ -269,12 +277,18 @@ class Interceptor:
         try:
             if site is not None and self._is_set(site):
                 self._handlers[site.role](self.pes[cpu], site)
+            elif self._barrier_is_set(pc):
+                self._barrier(self.pes[cpu], pc)
             elif pc in self._markers:
                 self._mark(self.pes[cpu], pc)
             else:
                 self._go()
         finally:
             self._stand = False
+
+    def _barrier_is_set(self, pc: int) -> bool:
+        site = self._barriers.get(pc)
+        return site is not None and self._barriers_armed[site.role]
 
     def _is_set(self, site: Site) -> bool:
         """Whether there is a breakpoint at a site now."""
@@ -317,6 +331,7 @@ class Interceptor:
         ):
             self._flushes.flush(self._flush_stop(pe, site.address))
         seen = pe.write(site.register, value, site.address)
+        self._arm_barriers()
         if site.register != SysReg.VTCR_EL2:
             self._go(jump=site.address + 4)
             return
@@ -353,6 +368,7 @@ class Interceptor:
             return
         vttbr, hcr, elr = self.gdb.read("VTTBR_EL2", "HCR_EL2", "ELR_EL2")
         pe.enter(vttbr, hcr, elr)
+        self._arm_barriers()
         if self._esr_armed and not any(other.refused for other in self.pes):
             self._arm_esr(False)
         if self.kernel.words(site.address) == self.kernel.words(self.kernel.sites.retry_eret):
@@ -379,7 +395,32 @@ class Interceptor:
                     self._arm_esr(True)
         far, elr = self.gdb.read("FAR_EL2", "ELR_EL2")
         pe.leave(esr, far, hpfar, vector, elr)
+        self._arm_barriers()
         self._enter_vector(site)
+
+    def _barrier(self, pe: EmulatedPe, pc: int) -> None:
+        """A place where a barrier stands, unless the kernel has patched it away."""
+        role = barrier(self._ram.read32(self.kernel.physical(pc)) or 0)
+        if role is Role.DSB:
+            pe.dsb(pc)
+        elif role is Role.ISB:
+            pe.isb(pc)
+        self._arm_barriers()
+        # Nothing is lost by skipping one: QEMU runs one vCPU at a time here.
+        self._go(jump=None if role is None else pc + 4)
+
+    def _arm_barriers(self) -> None:
+        """Stop at barriers only while one would change what a PE sees at EL2."""
+        if not self._barriers:
+            return
+        wanted = {
+            Role.DSB: any(pe.awaits_dsb for pe in self.pes),
+            Role.ISB: any(pe.awaits_context for pe in self.pes),
+        }
+        for role, on in wanted.items():
+            if self._barriers_armed[role] != on:
+                self._barriers_armed[role] = on
+                self.gdb.enable((a for a, s in self._barriers.items() if s.role is role), on)
 
     def _enter_vector(self, site: Site) -> None:
         word = self._ram.read32(self.kernel.physical(site.address))

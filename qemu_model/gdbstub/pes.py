@@ -19,9 +19,17 @@ from qemu_model.arch.registers import (
     stage2_in_use,
 )
 from qemu_model.arch.stage2 import Fault
+from qemu_model.model.choices import BEST, Choices, Visibility
 from qemu_model.model.pe import PE, Aborted, Access, Append, Memory, Outcome, RetryLimit
 from qemu_model.model.producer import Producer
-from qemu_model.trace import FLAG_CAS_LOST, Anomaly, Kind, TraceWriter
+from qemu_model.trace import (
+    BARRIER_CONTEXT,
+    BARRIER_DSB,
+    FLAG_CAS_LOST,
+    Anomaly,
+    Kind,
+    TraceWriter,
+)
 
 _FRUITLESS = 256
 """Retries without any append: QEMU then faults for a reason that the model does not see."""
@@ -62,9 +70,11 @@ class GuestAbort:
 class EmulatedPe:
     """One PE: the model's, and where it is."""
 
-    def __init__(self, index: int, ram: Memory, trace: TraceWriter) -> None:
+    def __init__(
+        self, index: int, ram: Memory, trace: TraceWriter, choices: Choices = BEST
+    ) -> None:
         self.index = index
-        self.model = PE(ram, producer=Producer())
+        self.model = PE(ram, choices, Producer())
         self.in_guest = False
         self.refused: tuple[int, int] | None = None
         """ESR_EL2 as QEMU has it and as it is to be delivered, from a refusal on."""
@@ -115,7 +125,7 @@ class EmulatedPe:
         if not stage2_in_use(hcr):
             return
         self.model.vttbr, self.model.hcr = vttbr, hcr
-        self.model.context_synchronize()
+        self.model.enter_guest()
         self.in_guest = True
         self.refused = None
         producer = self.model.producer
@@ -127,9 +137,35 @@ class EmulatedPe:
     def leave(self, esr: int, far: int, hpfar: int, vector: int, elr: int) -> None:
         """Take an exception to EL2."""
         self.in_guest = False
+        if self.model.choices.visibility is Visibility.AT_ONCE:
+            self.model.dsb()
         self.model.context_synchronize()
-        self.model.dsb()
         self.record(Kind.EXIT, esr, far, hpfar, self.model.producer.hdbssprod, vector, elr)
+
+    @property
+    def awaits_dsb(self) -> bool:
+        """Whether there are entries at EL2 that only a DSB makes observable."""
+        return not self.in_guest and self.model.outstanding > 0
+
+    @property
+    def awaits_context(self) -> bool:
+        """Whether a context synchronization event at EL2 would change what INDEX reads as."""
+        model = self.model
+        return (
+            not (self.in_guest or model.outstanding)
+            and model.visible_prod != model.producer.hdbssprod
+        )
+
+    def dsb(self, pc: int) -> None:
+        """Complete a DSB for loads and stores."""
+        count = self.model.dsb()
+        if count:
+            self.record(Kind.BARRIER, BARRIER_DSB, count, self.model.visible_prod, pc)
+
+    def isb(self, pc: int) -> None:
+        """Take a context synchronization event at EL2."""
+        if self.model.context_synchronize():
+            self.record(Kind.BARRIER, BARRIER_CONTEXT, 0, self.model.visible_prod, pc)
 
     def abort(self, abort: GuestAbort) -> Verdict:
         """Do what a PE with HDBSS does instead of a stage 2 Permission fault."""

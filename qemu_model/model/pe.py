@@ -20,11 +20,14 @@ from qemu_model.arch import syndrome
 from qemu_model.arch.registers import VTCR_HA, ProdFsc, SysReg, hdbss_slot, stage2_in_use
 from qemu_model.arch.stage2 import Fault, Leaf, WalkFault, walk
 from qemu_model.arch.syndrome import Abort
-from qemu_model.model.choices import Choices, Report
+from qemu_model.model.choices import Choices, Report, Visibility
 from qemu_model.model.producer import Producer
 
 RETRY_LIMIT = 64
 """Lost compare-and-swaps after which an access gives up; hardware has no limit."""
+
+OUTSTANDING_MAX = 64
+"""Entries that a PE holds back with ``Visibility.DSB``; a further one pushes out the oldest."""
 
 
 class Memory(Protocol):
@@ -150,7 +153,8 @@ class PE:
         self.hcr = 0
         self.vttbr = 0
         self._synchronized_prod = self.producer.hdbssprod
-        self._outstanding: dict[int, int] = {}
+        self._outstanding: list[tuple[int, int]] = []
+        self._uncounted = 0
         self._late_fsc = ProdFsc.NONE
         self._late_updates = 0
 
@@ -172,13 +176,14 @@ class PE:
         held = self.producer.write(register, value)
         if register == SysReg.HDBSSPROD_EL2:
             self._synchronized_prod = held
+            self._uncounted = 0
         return held
 
     def read(self, register: int, el: int = 2) -> int:
         """Do an MRS; errors as ``write``.
 
-        HDBSSPROD_EL2 shows hardware's increments only after a context synchronization
-        event when ``Choices.index_late`` is set (R_RYKVL, I_XXFYP).
+        What HDBSSPROD_EL2 shows of hardware's increments is ``Choices.visibility``
+        (R_RYKVL, I_XXFYP).
         """
         if register == SysReg.ID_AA64MMFR1_EL1:
             return self.producer.read(register)
@@ -187,7 +192,7 @@ class PE:
             return self.hcr
         if register == SysReg.VTTBR_EL2:
             return self.vttbr
-        if register == SysReg.HDBSSPROD_EL2 and self.choices.index_late:
+        if register == SysReg.HDBSSPROD_EL2 and self._holds_back:
             return self._synchronized_prod
         return self.producer.read(register)
 
@@ -198,26 +203,55 @@ class PE:
         if hdbss and el == 2 and not self.hdbssen:
             raise TrappedToEl3(f"{SysReg(register).name} with HDBSSEn 0")
 
-    def context_synchronize(self) -> None:
+    @property
+    def _holds_back(self) -> bool:
+        return self.choices.visibility is Visibility.DSB
+
+    @property
+    def outstanding(self) -> int:
+        """Entries that have not reached memory."""
+        return len(self._outstanding)
+
+    @property
+    def visible_prod(self) -> int:
+        """HDBSSPROD_EL2 as a direct read shows it now."""
+        return self.read(SysReg.HDBSSPROD_EL2)
+
+    def context_synchronize(self) -> bool:
         """Take a context synchronization event: ISB, exception entry or return.
 
-        That increments for entries still outstanding are included is UNCONFIRMED.
+        Increments for entries that are outstanding are not included (UNCONFIRMED).  Returns
+        whether a direct read of HDBSSPROD_EL2 shows something else now.
         """
-        self._synchronized_prod = self.producer.hdbssprod
+        before = self._synchronized_prod
+        self._synchronized_prod = self.producer.hdbssprod - self._uncounted
+        return self._holds_back and self._synchronized_prod != before
 
-    def dsb(self) -> None:
+    def dsb(self) -> int:
         """Complete a DSB for loads and stores: entries become observable (R_CGCHP, ~R_TCJKB).
 
         A late FSC is set by now as well (permissive: no rule gives it a limit).  An
-        outstanding entry whose write fails only here is lost, which FSC tells.
+        outstanding entry whose write fails only here is lost, which FSC tells.  Returns
+        the number of entries that were outstanding.
         """
         if self._late_fsc:
             self._publish_late_fsc()
-        outstanding, self._outstanding = self._outstanding, {}
-        for pa, value in outstanding.items():
-            fault = self.memory.write64(pa, value)
-            if fault:
-                self.producer.fail(fault)
+        count = self.outstanding
+        while self._outstanding:
+            self._publish_oldest()
+        return count
+
+    def enter_guest(self) -> None:
+        """Return to EL1&0: what is outstanding becomes observable, and the context is new."""
+        self.dsb()
+        self.context_synchronize()
+
+    def _publish_oldest(self) -> None:
+        slot, value = self._outstanding.pop(0)
+        self._uncounted = min(self._uncounted, self.outstanding)
+        fault = self.memory.write64(slot, value)
+        if fault:
+            self.producer.fail(fault)
 
     def _publish_late_fsc(self) -> None:
         self.producer.fail(self._late_fsc)
@@ -247,6 +281,8 @@ class PE:
         for _ in range(RETRY_LIMIT):
             outcome = self._attempt(ipa, kind, el, appended)
             if outcome is not None:
+                while self.outstanding > OUTSTANDING_MAX:
+                    self._publish_oldest()
                 return outcome
         raise RetryLimit(f"IPA {ipa:#x}: the descriptor changed {RETRY_LIMIT} times")
 
@@ -364,10 +400,13 @@ class PE:
         if self.producer.sz_reserved:
             # UNCONFIRMED what a reserved SZ does; taken as a buffer that cannot be written.
             return ProdFsc.EXTERNAL_ABORT
-        if self.choices.entries_late:
-            self._outstanding[slot] = entry
-            return ProdFsc.NONE
-        return self.memory.write64(slot, entry)
+        if not self._holds_back:
+            return self.memory.write64(slot, entry)
+        if self.memory.read64(slot) is None:
+            return ProdFsc.EXTERNAL_ABORT
+        self._outstanding.append((slot, entry))
+        self._uncounted += 1
+        return ProdFsc.NONE
 
     def _refuse(self, kind: Access, leaf: Leaf, appended: list[Append]) -> Aborted:
         """Refuse an access as if VTCR_EL2.HD were 0, and set HDBSSF (R_STJMN, R_YHLRY)."""
@@ -411,6 +450,9 @@ class PE:
     def _take_back(self, appended: list[Append]) -> None:
         appended.pop()
         self.producer.taken_back()
+        if self._holds_back:
+            self._outstanding.pop()
+            self._uncounted -= 1
 
     @staticmethod
     def _abort(kind: Access, fault: syndrome.Kind, level: int, hdbssf: bool = False) -> Abort:

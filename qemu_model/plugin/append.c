@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "append.h"
+#include "visibility.h"
 #include "walk.h"
 
 /*
@@ -55,10 +56,14 @@ static enum verdict retry(struct pe *pe, struct trace *trace, uint64_t ipa, uint
 	return VERDICT_KERNEL;
 }
 
-static enum verdict refuse(struct pe *pe, struct trace *trace, struct abort *abort,
-			   const struct leaf *leaf)
+static enum verdict refuse(struct pe *pe, const struct memory *mem, struct trace *trace,
+			   struct abort *abort, const struct leaf *leaf)
 {
+	uint64_t af = leaf->descriptor | DESC_AF;
+
 	pe->refusals++;
+	if (pe->choices.af_with_refusal && af != leaf->descriptor)
+		memory_cas(mem, leaf->pa, leaf->descriptor, af);
 	/* The level of our walk: the tables may have changed since QEMU's. */
 	abort->esr = (abort->esr & ~ESR_FSC_LEVEL) | (uint64_t)leaf->level | ESR_HDBSSF;
 	trace_record(trace, TRACE_REFUSE, pe->index, 0, abort_ipa(abort), abort->esr,
@@ -72,7 +77,7 @@ static bool write_entry(struct pe *pe, const struct memory *mem, struct trace *t
 {
 	if (hdbssbr_sz_reserved(pe->hdbssbr))
 		anomaly(pe, trace, ANOMALY_RESERVED_SZ, pe->hdbssbr, 0);
-	else if (!memory_write(mem, slot, entry))
+	else if (!visibility_entry(pe, mem, slot, entry))
 		anomaly(pe, trace, ANOMALY_BUFFER_OUTSIDE_RAM, slot, 0);
 	else
 		return true;
@@ -80,8 +85,18 @@ static bool write_entry(struct pe *pe, const struct memory *mem, struct trace *t
 	return false;
 }
 
-enum verdict pe_dirty_update(struct pe *pe, const struct memory *mem, struct trace *trace,
-			     struct abort *abort)
+/* R_HKCCN (C1): slots from INDEX on, never beyond the buffer. */
+static void zero_ahead(struct pe *pe, const struct memory *mem)
+{
+	uint64_t first = pe->hdbssprod & HDBSSPROD_INDEX, index;
+	uint64_t end = first + pe->choices.zero_ahead, capacity = hdbssbr_capacity(pe->hdbssbr);
+
+	for (index = first; index < end && index < capacity; index++)
+		memory_write(mem, hdbssbr_slot(pe->hdbssbr, index), 0);
+}
+
+static enum verdict dirty_update(struct pe *pe, const struct memory *mem, struct trace *trace,
+				 struct abort *abort)
 {
 	uint64_t ipa = abort_ipa(abort);
 	unsigned int i;
@@ -114,19 +129,26 @@ enum verdict pe_dirty_update(struct pe *pe, const struct memory *mem, struct tra
 			return VERDICT_KERNEL;
 
 		if (pe_refuses(pe))			/* R_STJMN */
-			return refuse(pe, trace, abort, &leaf);
+			return refuse(pe, mem, trace, abort, &leaf);
 		index = pe->hdbssprod & HDBSSPROD_INDEX;
 		slot = hdbssbr_slot(pe->hdbssbr, index);
 		entry = hdbss_entry(ipa, leaf.size, leaf.level);
 		if (!write_entry(pe, mem, trace, slot, entry))
-			return refuse(pe, trace, abort, &leaf);
+			return refuse(pe, mem, trace, abort, &leaf);
 		pe->hdbssprod++;			/* FSC is 0, INDEX below its maximum */
 		pe->entries++;
 		pe->fruitless = 0;
+		zero_ahead(pe, mem);
 
 		/* R_PQJJR: AF in the same update, dirty with AF=0 is forbidden. */
 		dirty = leaf.descriptor | DESC_S2AP_W | DESC_AF;
 		cas = memory_cas(mem, leaf.pa, leaf.descriptor, dirty);
+		if (cas != CAS_WON && pe->choices.lost_cas_takes_back) {
+			pe->hdbssprod--;
+			pe->entries--;
+			visibility_take_back(pe);
+			continue;
+		}
 		trace_record(trace, TRACE_APPEND, pe->index,
 			     (uint32_t)index | (cas == CAS_WON ? 0 : TRACE_CAS_LOST), ipa, entry,
 			     slot, leaf.pa, leaf.descriptor, dirty);
@@ -136,4 +158,13 @@ enum verdict pe_dirty_update(struct pe *pe, const struct memory *mem, struct tra
 	}
 	anomaly(pe, trace, ANOMALY_RETRY_LIMIT, ipa, 0);
 	return VERDICT_KERNEL;
+}
+
+enum verdict pe_dirty_update(struct pe *pe, const struct memory *mem, struct trace *trace,
+			     struct abort *abort)
+{
+	enum verdict verdict = dirty_update(pe, mem, trace, abort);
+
+	visibility_bound(pe, mem);
+	return verdict;
 }

@@ -60,6 +60,17 @@ static inline bool insn_is_smc(uint32_t insn)
 	return (insn & 0xffe0001fu) == 0xd4000003u;
 }
 
+/* DSB for loads and stores, of any domain, with or without nXS: CRm<1:0> is 0b11. */
+static inline bool insn_is_dsb(uint32_t insn)
+{
+	return (insn & 0xfffff3ffu) == 0xd503339fu || (insn & 0xfffff3ffu) == 0xd503323fu;
+}
+
+static inline bool insn_is_isb(uint32_t insn)
+{
+	return (insn & 0xfffff0ffu) == 0xd50330dfu;
+}
+
 static inline bool insn_is_msr_vtcr(uint32_t insn)
 {
 	return insn_is_msr(insn) && insn_sysreg(insn) == SYS_VTCR_EL2;

@@ -16,6 +16,7 @@
 #include "decode.h"
 #include "interceptor.h"
 #include "regs.h"
+#include "visibility.h"
 
 #define VECTOR_OFFSET	0x7ffull
 #define VECTOR_LOWER	0x400ull	/* from a lower Exception level */
@@ -44,6 +45,7 @@ static void record_exit(struct vcpu *vcpu, uint64_t vector)
 {
 	const struct abort *abort = &vcpu->abort;
 
+	visibility_synchronize(&vcpu->pe);
 	trace_record(interceptor.trace, TRACE_EXIT, vcpu->pe.index, 0, abort->esr, abort->far,
 		     abort->hpfar, vcpu->pe.hdbssprod, vector & VECTOR_OFFSET, abort->elr);
 }
@@ -55,6 +57,44 @@ static void fault_unanswered(struct vcpu *vcpu)
 	record_exit(vcpu, vcpu->vector);
 }
 
+static void record_barrier(struct vcpu *vcpu, enum barrier what, unsigned int entries, uint64_t pc)
+{
+	trace_record(interceptor.trace, TRACE_BARRIER, vcpu->pe.index, 0, what, entries,
+		     visibility_prod(&vcpu->pe), pc);
+}
+
+/* DSB for loads and stores, at any EL (~R_TCJKB) */
+void on_dsb(unsigned int index, void *site)
+{
+	struct vcpu *vcpu = vcpu_current();
+	unsigned int count;
+
+	(void)index;
+	if (!vcpu)
+		return;
+	count = visibility_dsb(&vcpu->pe, &interceptor.memory);
+	if (count)
+		record_barrier(vcpu, BARRIER_DSB, count, site_pc(site));
+}
+
+/* Context synchronization at EL2: an ISB, an exception or a return within the host */
+static void context_synchronized(const void *site)
+{
+	struct vcpu *vcpu;
+
+	if (!interceptor.choices.late)
+		return;
+	vcpu = vcpu_current();
+	if (vcpu && !vcpu->in_guest && visibility_synchronize(&vcpu->pe))
+		record_barrier(vcpu, BARRIER_CONTEXT, 0, site_pc(site));
+}
+
+void on_isb(unsigned int index, void *site)
+{
+	(void)index;
+	context_synchronized(site);
+}
+
 /* ERET, ERETAA, ERETAB */
 void on_eret(unsigned int index, void *site)
 {
@@ -63,8 +103,10 @@ void on_eret(unsigned int index, void *site)
 	bool plain;
 
 	(void)index;
-	if (!hcr_in_guest(hcr))
+	if (!hcr_in_guest(hcr)) {
+		context_synchronized(site);
 		return;
+	}
 	vcpu = vcpu_current();
 	if (!vcpu_at_el2(vcpu) || !returns_to_guest(reg_read(REG_SPSR_EL2), hcr))
 		return;
@@ -87,6 +129,8 @@ void on_eret(unsigned int index, void *site)
 		vcpu->eret_known = true;
 		vcpu->eret_is_plain = plain;
 	}
+	visibility_dsb(&vcpu->pe, &interceptor.memory);
+	visibility_synchronize(&vcpu->pe);
 	vcpu->pe.entries_to_guest++;
 	vcpu->entry_hdbssbr = vcpu->pe.hdbssbr;
 	vcpu->entry_vttbr = reg_read(REG_VTTBR_EL2);
@@ -104,7 +148,6 @@ void on_discontinuity(unsigned int index, enum qemu_plugin_discon_type type, uin
 	struct abort *abort;
 
 	(void)type;
-	(void)from_pc;
 	(void)userdata;
 	if (!vcpu)
 		return;
@@ -113,6 +156,9 @@ void on_discontinuity(unsigned int index, enum qemu_plugin_discon_type type, uin
 	vtcr_source_restore(vcpu);
 	if (vcpu->faulted)
 		fault_unanswered(vcpu);
+	if (interceptor.choices.late && !vcpu->in_guest && !vcpu->retrying &&
+	    visibility_synchronize(&vcpu->pe))
+		record_barrier(vcpu, BARRIER_CONTEXT, 0, from_pc);
 	if (!vcpu->in_guest && !vcpu->hdbssf && !vcpu->retrying)
 		return;
 	/* In AArch32 the EL of CPSR is stale; but no AArch32 vector is aligned like this. */

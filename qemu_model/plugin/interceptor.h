@@ -16,6 +16,7 @@ struct interceptor {
 	struct ram ram;
 	struct memory memory;
 	struct trace *trace;	/* NULL: none is wanted */
+	struct choices choices;
 };
 
 extern struct interceptor interceptor;
@@ -58,6 +59,8 @@ void vtcr_source_restore(struct vcpu *vcpu);
 /* guest.c */
 void on_eret(unsigned int index, void *site);
 void on_vector(unsigned int index, void *site);
+void on_dsb(unsigned int index, void *site);
+void on_isb(unsigned int index, void *site);
 void on_hint(unsigned int index, void *site);
 void on_discontinuity(unsigned int index, enum qemu_plugin_discon_type type, uint64_t from_pc,
 		      uint64_t to_pc, void *userdata);

@@ -10,6 +10,9 @@ void pe_reset(struct pe *pe, uint64_t vtcr)
 	pe->hdbssbr = 0;
 	pe->hdbssprod = 0;
 	pe->vtcr = vtcr;
+	pe->nr_outstanding = 0;
+	pe->uncounted = 0;
+	pe->visible_prod = 0;
 	pe->fruitless = 0;
 }
 
@@ -39,6 +42,10 @@ uint64_t pe_write(struct pe *pe, uint32_t reg, uint64_t value)
 		value &= HDBSSPROD_FSC | HDBSSPROD_INDEX;
 	/* QEMU stores every bit of VTCR_EL2, which RES0 permits. */
 	*held = value;
+	if (reg == SYS_HDBSSPROD_EL2) {
+		pe->visible_prod = value;
+		pe->uncounted = 0;
+	}
 	return value;
 }
 

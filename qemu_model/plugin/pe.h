@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "choices.h"
+
 /* HDBSSBR_EL2 */
 #define HDBSSBR_BADDR		0x00fffffffffff000ull
 #define HDBSSBR_SZ		0xfull
@@ -42,11 +44,24 @@
 
 #define HAFDBS_HDBSS		4		/* ID_AA64MMFR1_EL1.HAFDBS */
 
+/* Entries that a PE holds back with visibility=dsb, and room for those of one access. */
+#define OUTSTANDING_MAX		64
+#define OUTSTANDING_ROOM	(2 * OUTSTANDING_MAX)
+
 struct pe {
 	unsigned int index;		/* QEMU's vCPU index */
+	struct choices choices;
 	uint64_t hdbssbr;
 	uint64_t hdbssprod;
 	uint64_t vtcr;			/* as software wrote it */
+	/* visibility.c: oldest first; so many of them no read of INDEX shows; what it shows */
+	struct {
+		uint64_t slot;
+		uint64_t bytes;
+	} outstanding[OUTSTANDING_ROOM];
+	unsigned int nr_outstanding;
+	unsigned int uncounted;
+	uint64_t visible_prod;
 	unsigned int fruitless;		/* retries since the last append, see append.c */
 	/* for the summary */
 	uint64_t entries, refusals, anomalies, entries_to_guest;

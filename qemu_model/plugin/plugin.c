@@ -126,6 +126,10 @@ static void on_translation(struct qemu_plugin_tb *tb, void *userdata)
 			insn_callback(insn, on_eret, QEMU_PLUGIN_CB_R_REGS, word, vaddr);
 		else if (insn_is_smc(word))
 			insn_callback(insn, on_smc, QEMU_PLUGIN_CB_R_REGS, word, vaddr);
+		else if (interceptor.choices.late && insn_is_dsb(word))
+			insn_callback(insn, on_dsb, QEMU_PLUGIN_CB_R_REGS, word, vaddr);
+		else if (interceptor.choices.late && insn_is_isb(word))
+			insn_callback(insn, on_isb, QEMU_PLUGIN_CB_R_REGS, word, vaddr);
 		else if (word == INSN_HINT_127)
 			insn_callback(insn, on_hint, QEMU_PLUGIN_CB_R_REGS, word, vaddr);
 		else if (completes_flush(vaddr))
@@ -164,6 +168,7 @@ static void on_vcpu_init(unsigned int index, void *userdata)
 	if (missing)
 		die("QEMU's CPU has no register %s: use -cpu max", missing);
 	vcpu_bind(index);
+	vcpu->pe.choices = interceptor.choices;
 	pe_reset(&vcpu->pe, reg_read(REG_VTCR_EL2));
 	trace_record(interceptor.trace, TRACE_RESET, index, 0, vcpu->pe.hdbssbr,
 		     vcpu->pe.hdbssprod, vcpu->pe.vtcr);
@@ -244,9 +249,15 @@ static bool parse_option(char *option)
 		return parse_flush_fd(value);
 	} else if (!strcmp(option, "flush-at")) {
 		return parse_flush_at(value);
+	} else if (choices_known(option)) {
+		if (!choices_set(&interceptor.choices, option, value)) {
+			fprintf(stderr, "hdbss: %s=%s: the choice has no such value\n", option,
+				value);
+			return false;
+		}
 	} else {
 		fprintf(stderr,
-			"hdbss: unknown option %s: use ram=, trace=, trace-limit=, flush-fd= and flush-at=\n",
+			"hdbss: unknown option %s: use ram=, trace=, trace-limit=, flush-fd=, flush-at= and the choices of hdbss run --choices\n",
 			option);
 		return false;
 	}

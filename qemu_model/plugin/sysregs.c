@@ -7,6 +7,7 @@
 #include "decode.h"
 #include "interceptor.h"
 #include "regs.h"
+#include "visibility.h"
 #include "watch.h"
 
 #define PSCI_CPU_OFF		0x84000002u
@@ -92,7 +93,8 @@ void on_mrs(unsigned int index, void *site)
 		return;
 	if (reg == SYS_HDBSSPROD_EL2 && watch_active() && vcpu->pe.hdbssprod & HDBSSPROD_INDEX)
 		watch(vcpu, WATCH_DRAIN_BEGINS, site);
-	deliver(vcpu, site, *pe_register(&vcpu->pe, reg));
+	deliver(vcpu, site, reg == SYS_HDBSSPROD_EL2 ? visibility_prod(&vcpu->pe) :
+						       *pe_register(&vcpu->pe, reg));
 }
 
 /* MSR HDBSSBR_EL2 and HDBSSPROD_EL2 */

@@ -21,6 +21,13 @@ enum trace_kind {
 	TRACE_ANOMALY = 9,
 	TRACE_END = 11,
 	TRACE_MARK = 12,
+	TRACE_BARRIER = 13,
+};
+
+/* BARRIER.a */
+enum barrier {
+	BARRIER_DSB = 0,
+	BARRIER_CONTEXT = 1,
 };
 
 enum anomaly {

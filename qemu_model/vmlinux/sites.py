@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from qemu_model.arch.registers import SysReg
@@ -23,6 +23,11 @@ ESR_EL1 = 0x18_0000 | 5 << 12 | 2 << 8
 SMC_0 = 0xD400_0003
 HINT_127 = 0xD503_2FFF
 """The agent's marker."""
+_HINTS = 0xD503
+"""The upper half of hints and barriers."""
+_ISB, _ISB_MASK = 0xD503_30DF, 0xFFFF_F0FF
+_DSB, _DSB_NXS, _DSB_MASK = 0xD503_339F, 0xD503_323F, 0xFFFF_F3FF
+"""DSB for loads and stores of any domain: CRm<1:0> is 0b11."""
 ERET = 0xD69F_03E0
 _ERETAA, _ERETAB = 0xD69F_0BFF, 0xD69F_0FFF
 
@@ -53,6 +58,8 @@ class Role(Enum):
     ERET = "guest entry"
     VECTOR = "exception from a lower Exception level"
     SMC = "call of the firmware"
+    DSB = "data synchronization barrier for loads and stores"
+    ISB = "instruction synchronization barrier"
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,13 @@ def decode(word: int, address: int) -> Site | None:
     return None if found is None else Site(address, found[0], found[1], word & _RT)
 
 
+def barrier(word: int) -> Role | None:
+    """The role of a barrier that matters to what a PE has appended; None for other words."""
+    if word & _ISB_MASK == _ISB:
+        return Role.ISB
+    return Role.DSB if word & _DSB_MASK in (_DSB, _DSB_NXS) else None
+
+
 @dataclass(frozen=True)
 class Sites:
     """All sites of a kernel by their virtual address, and the ERET that a retry uses."""
@@ -100,6 +114,8 @@ class Sites:
     by_address: Mapping[int, Site]
     retry_eret: int
     """An ERET that is no site, so that it can be executed without a stop."""
+    barriers: Mapping[int, Site] = field(default_factory=dict)
+    """Where barriers stand or may be patched in; apart, because most runs need none."""
 
     def of(self, *roles: Role) -> tuple[int, ...]:
         """The addresses of the sites with these roles, in order."""
@@ -113,7 +129,7 @@ def _words(vmlinux: Vmlinux) -> Iterator[tuple[int, int]]:
         words = array("I")
         words.frombytes(code.data[: len(code.data) & ~3])
         for index, word in enumerate(words):
-            if word & ~_RT in wanted:
+            if word & ~_RT in wanted or (word >> 16 == _HINTS and barrier(word) is not None):
                 yield code.address + 4 * index, word
 
 
@@ -155,9 +171,13 @@ def find_sites(vmlinux: Vmlinux) -> Sites:
     entering = _extent(enter)
     firmware = vmlinux.find(FIRMWARE_CALL)
     calling = range(0) if firmware is None else _extent(firmware)
+    barriers: dict[int, Site] = {}
     for address, word in _words(vmlinux):
         site = decode(word, address)
-        if site is not None:
+        role = barrier(word)
+        if role is not None:
+            barriers[address] = Site(address, role)
+        elif site is not None:
             if site.role is not Role.SMC or address in calling:
                 sites[address] = site
         elif word in (ERET, _ERETAA, _ERETAB):
@@ -167,14 +187,20 @@ def find_sites(vmlinux: Vmlinux) -> Sites:
                 retry = retry or address
     for address, word in _replacements(vmlinux):
         site = decode(word, address)
-        if site is not None:
+        role = barrier(word)
+        if role is not None:
+            barriers.setdefault(address, Site(address, role))
+        elif site is not None:
             sites.setdefault(address, site)
     for base in _vectors(vmlinux):
         for offset in _LOWER_EL:
             sites[base + offset] = Site(base + offset, Role.VECTOR)
-    for address in [a for a in sites if vmlinux.name_of(a).startswith(_NVHE)]:
-        del sites[address]
-    found = Sites(sites, retry)
+    for found_sites in (sites, barriers):
+        for address in [a for a in found_sites if vmlinux.name_of(a).startswith(_NVHE)]:
+            del found_sites[address]
+    for address in barriers.keys() & sites.keys():
+        del barriers[address]  # a vector; what comes first there is seen as such
+    found = Sites(sites, retry, barriers)
     if not found.of(Role.ERET) or not retry:
         raise UsageError(f"vmlinux {vmlinux.path}: no ERET in {GUEST_ENTER}, or none but that")
     return found

@@ -74,6 +74,8 @@ def test_versions(
         ("ram={ram},trace-limit=1", "trace-limit=1"),
         ("ram={ram},trace-limit=-5", "trace-limit=-5"),
         ("ram={ram},trace-limit=99999999999999999999", "trace-limit=9"),
+        ("ram={ram},visibility=often", "visibility=often: the choice has no such value"),
+        ("ram={ram},zero_ahead=", "zero_ahead=: the choice has no such value"),
         ("ram={ram},flush-fd=x", "flush-fd=x: it is no open file"),
         ("ram={ram},flush-fd=977", "flush-fd=977: it is no open file"),
         ("ram={ram},flush-fd=-1", "flush-fd=-1"),

@@ -20,6 +20,7 @@ from qemu_model.machine.command import KernelImage, Mode
 from qemu_model.machine.flushwatch import FlushPlan
 from qemu_model.machine.kernelmap import kernel_map
 from qemu_model.machine.progress import SilentProgress
+from qemu_model.model.choices import BEST, Choices, Visibility
 from qemu_model.report.result import Result
 from qemu_model.report.text import block
 from qemu_model.runner import Bench, run_scenario
@@ -93,6 +94,10 @@ FOUND: dict[str, tuple[tuple[str, str], ...]] = {
     "on-before-buffer": (("race.enable-window", "programming"),),
     "no-drain-at-move": (("slot.move", "lost"),),
     "no-hdbssf-branch": (("buffer.full", "liveness"), ("flush.fault", "liveness")),
+    # One barrier without the other shows only where the PEs hold entries back.
+    "no-barriers": (("bitmap.random", "lost"), ("bitmap.random", "barriers")),
+    "no-dsb": (("bitmap.random", "lost"), ("bitmap.random", "barriers")),
+    "no-isb": (("bitmap.random", "lost"), ("bitmap.random", "barriers")),
     "no-index-reset": (("buffer.full", "liveness"),),
     "dbm-on-readonly": (("readonly.slot", "uapi"),),
     "no-late-buffer": (("vcpu.late", "programming"), ("race.vcpu-create", "programming")),
@@ -106,12 +111,21 @@ FOUND: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """By mutant: scenarios that have to fail, each with the checker that names the cause."""
 
+CHOICES = {
+    mutant: Choices(visibility=Visibility.DSB) for mutant in ("no-barriers", "no-dsb", "no-isb")
+}
+"""By mutant: what the PEs choose, where that is what shows it."""
 
-def _run(prepared: Bench, image: Path, scenario: str, directory: Path) -> Result:
+
+def _run(
+    prepared: Bench, image: Path, scenario: str, directory: Path, choices: Choices = BEST
+) -> Result:
     vmlinux = image.with_name("vmlinux")
     kernel = KernelImage(image, vmlinux, prepared.kernel.cap, "mutant")
     flushes = FlushPlan(kernel_map(vmlinux, Cache(directory / "cache"), SilentProgress()))
-    bench = replace(prepared, kernel=kernel, flushes=flushes, keep=directory / "runs")
+    bench = replace(
+        prepared, kernel=kernel, flushes=flushes, keep=directory / "runs", choices=choices
+    )
     chosen = select([scenario])[0]
     if chosen.holds:
         bench = replace(bench, mode=Mode.GDB, small=True)
@@ -122,8 +136,9 @@ def _run(prepared: Bench, image: Path, scenario: str, directory: Path) -> Result
 def test_a_kernel_without_it_is_found(
     prepared: Bench, mutant: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    for scenario, checker in FOUND[request.node.callspec.params["mutant"]]:
-        result = _run(prepared, mutant, scenario, tmp_path)
+    name = request.node.callspec.params["mutant"]
+    for scenario, checker in FOUND[name]:
+        result = _run(prepared, mutant, scenario, tmp_path, CHOICES.get(name, BEST))
         assert result.verdict == "DIVERGE", block(result)
         assert checker in {divergence.checker for divergence in result.divergences}, block(result)
         if checker == "flushed":

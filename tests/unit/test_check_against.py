@@ -120,3 +120,13 @@ def test_no_such_reference(
     missing = tmp_path / "none"
     assert main(["check", "--against", str(missing), str(reference)]) == Exit.USAGE
     assert str(missing) in capsys.readouterr().err
+
+
+def test_runs_of_pes_that_chose_differently(
+    reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = kept(tmp_path / "other", "parallel", ENTRIES)
+    about = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps(about | {"choices": "zero_ahead=8"}))
+    assert main(["check", "--against", str(reference), str(other)]) == Exit.USAGE
+    assert "made different choices" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.machine.command import Mode, compose
 from qemu_model.machine.progress import SilentProgress
 from qemu_model.machine.vm import Limits
+from qemu_model.model.choices import Choices, Visibility
 from qemu_model.report.result import Exit, Result
 from qemu_model.run import load
 from qemu_model.runner import Bench, dry_run, run_scenario, run_scenarios
@@ -334,6 +335,13 @@ def test_the_form_of_the_program_is_in_the_run(
     assert (" --small" in facts["command"]) == (" --small" in result.command) == small
 
 
+def test_what_the_pes_choose_is_in_the_run(tmp_path: Path, machine: FakeMachine) -> None:
+    choices = Choices(visibility=Visibility.DSB, zero_ahead=8)
+    result = run(replace(fake_bench(tmp_path, keep=tmp_path / "keep"), choices=choices))
+    assert machine.specs[0].plugin_options == ("zero_ahead=8", "visibility=dsb")
+    assert load(Path(result.directory)).about.choices == choices
+
+
 # --- with a process in the place of QEMU --------------------------------------
 
 
@@ -389,6 +397,7 @@ CHOICES = st.builds(
     mode=st.sampled_from(Mode),
     seed=st.integers(0, (1 << 64) - 1),
     small=st.booleans(),
+    choices=st.sampled_from(["", "worst", "random", "visibility=dsb"]),
 )
 
 

@@ -167,6 +167,7 @@ def test_a_vmlinux_that_serves(house: House, tmp_path: Path) -> None:
         (Choice(kernel=Path("/a b/Image")), " --kernel '/a b/Image'"),
         (Choice(linux=Path("linux"), uapi="cap"), " --linux linux --uapi cap"),
         (Choice(debug=True, flush_symbol="drain"), " --debug --flush-symbol drain"),
+        (Choice(choices="zero_ahead=8,gpf=precise"), " --choices zero_ahead=8,gpf=precise"),
         (
             Choice(kernel=Path("/I"), vmlinux=Path("/v"), qemu=Path("/q"), uapi="none"),
             " --kernel /I --vmlinux /v --qemu /q --uapi none",
@@ -177,7 +178,7 @@ def test_the_options_repeat_the_choice(choice: Choice, options: str) -> None:
     assert choice.options == options
     args = parser().parse_args(["run", *shlex.split(options)])
     again = Choice(args.kernel, args.vmlinux, args.linux, args.debug, args.uapi, args.qemu)
-    again = replace(again, flush_symbol=args.flush_symbol)
+    again = replace(again, flush_symbol=args.flush_symbol, choices=args.choices)
     # How it is run is not part of what is run; ``Bench.repeat`` adds mode and seed.
     assert again == replace(choice, mode=Mode.PARALLEL, seed=1, keep=None)
 
@@ -395,3 +396,8 @@ def test_all_is_built_but_the_plugin(bare: Bare) -> None:
     assert "going on with --mode gdb" in lines.texts[0]
     with pytest.raises(NoPluginQemu):
         list(session.build("qemu", SilentProgress()))
+
+
+def test_choices_that_are_none_are_told_before_anything_is_built() -> None:
+    with pytest.raises(UsageError, match="--choices 'wurst'"):
+        prepare(Choice(choices="wurst"), SilentProgress())

@@ -23,7 +23,8 @@ from qemu_model.gdbstub import interceptor as interceptor_module
 from qemu_model.gdbstub.interceptor import Interceptor, KernelCode
 from qemu_model.gdbstub.mi import GdbLost, Stop
 from qemu_model.gdbstub.ram import RamFile
-from qemu_model.trace import Kind, RawRecord, read_trace
+from qemu_model.model.choices import BEST, Choices, Visibility
+from qemu_model.trace import BARRIER_CONTEXT, BARRIER_DSB, Kind, RawRecord, read_trace
 from qemu_model.vmlinux.sites import ERET, ESR_EL1, HINT_127, SMC_0, Role, Site, Sites
 from tests.unit.arch.tables import Ram, map_leaf, vtcr
 from tests.unit.gdbstub.fake_stub import Done, FakeStub
@@ -46,7 +47,7 @@ CPU_OFF = 0x8400_0002
 
 # Where everything is in the kernel's text: one instruction after the other.
 (MRS_ID, MRS_PROD, MRS_ZR, MSR_BR, MSR_PROD, MSR_ZR, MSR_VTCR, ESR2, ESR1, ENTER, ENTER_A, SMC,
- RETRY) = range(TEXT, TEXT + 13 * 4, 4)  # fmt: skip
+ RETRY, DSB, ISB, PATCHED) = range(TEXT, TEXT + 16 * 4, 4)  # fmt: skip
 VECTOR = TEXT + 0x800
 SYNC, IRQ, ERET_A_VECTOR = VECTOR + 0x400, VECTOR + 0x480, VECTOR + 0x600
 BR, PROD, VTCR_REG, ID = (
@@ -72,9 +73,11 @@ SITES = (
     Site(IRQ, Role.VECTOR),
     Site(ERET_A_VECTOR, Role.VECTOR),
 )
+BARRIERS = (Site(DSB, Role.DSB), Site(ISB, Role.ISB), Site(PATCHED, Role.DSB))
 WORDS = {
     **{s.address: (MRS if s.role is Role.MRS else MSR) | s.register | s.rt for s in SITES},
     ENTER: ERET, RETRY: ERET, ENTER_A: ERETAA, SMC: SMC_0, SYNC: NOP, IRQ: B, ERET_A_VECTOR: NOP,
+    DSB: 0xD503_3F9F, ISB: 0xD503_3FDF, PATCHED: NOP,
 }  # fmt: skip
 ALWAYS = {s.address for s in SITES if s.role in (Role.MRS, Role.MSR, Role.SMC)} | {MARKER}
 GUEST = {s.address for s in SITES if s.role in (Role.VECTOR, Role.ERET)}
@@ -84,7 +87,7 @@ ESR = {ESR2, ESR1}
 class Rig:
     """An interceptor on a made-up kernel, and the machine it is connected to."""
 
-    def __init__(self, directory: Path, pes: int = 1) -> None:
+    def __init__(self, directory: Path, pes: int = 1, choices: Choices = BEST) -> None:
         path = directory / "ram"
         with path.open("wb") as file:
             file.truncate(RAM_SIZE)
@@ -97,10 +100,14 @@ class Rig:
             HCR_EL2=E2H | VM, ELR_EL2=0x1000_0000, VTCR_EL2=VTCR_OFF, ID_AA64MMFR1_EL1=0x21122,
             **{f"x{n}": 0x1111 * n for n in range(31)},
         )  # fmt: skip
-        sites = Sites({site.address: site for site in SITES}, RETRY)
+        barriers = {site.address: site for site in BARRIERS}
+        sites = Sites({site.address: site for site in SITES}, RETRY, barriers)
         kernel = KernelCode(sites, TEXT, LOAD, WORDS.get)
         self.trace = directory / "trace.bin"
-        self.interceptor = Interceptor(self.stub, kernel, (MARKER,), self.ram, self.trace, pes)
+        self.choices = choices
+        self.interceptor = Interceptor(
+            self.stub, kernel, (MARKER,), self.ram, self.trace, pes, choices=choices
+        )
         self._tables = Ram()
         self._pool = POOL
 
@@ -135,7 +142,7 @@ class Rig:
         """Those that there are so far; all of them satisfy the checker."""
         self.interceptor.flush()
         records = list(read_trace(self.trace))
-        assert [divergence.seen for divergence in check_trace(records)] == []
+        assert [divergence.seen for divergence in check_trace(records, self.choices)] == []
         return [record for record in records if not kinds or record[1] in kinds]
 
 
@@ -435,3 +442,52 @@ def test_serving_a_machine_that_has_gone(rig: Rig) -> None:
     rig.stub.gone = True
     with pytest.raises(GdbLost, match="QEMU has closed the connection"):
         rig.interceptor.serve(5.0)
+
+
+# --- entries that wait for barriers ---------------------------------------------
+
+
+@pytest.fixture
+def late(tmp_path: Path) -> Iterator[Rig]:
+    """A PE in the guest, one entry appended, that holds entries back."""
+    made = Rig(tmp_path, choices=Choices(visibility=Visibility.DSB))
+    made.map(IPA)
+    made.on()
+    made.stop(SYNC, ESR_EL2=FAULT)
+    yield made
+    made.interceptor.close()
+    made.ram.close()
+
+
+def test_stops_at_barriers_only_while_they_matter(late: Rig) -> None:
+    dsb, isb = {DSB, PATCHED}, {ISB}
+    assert not late.set() & (dsb | isb)
+    late.stop(IRQ)
+    assert late.set() & (dsb | isb) == dsb
+    assert late.stop(MRS_PROD) == [("set", "x4", 0), ("go", MRS_PROD + 4)]
+    assert late.ram.read64(BUFFER) == 0
+    assert late.stop(PATCHED) == [("go", PATCHED)]
+    assert late.set() & (dsb | isb) == dsb
+    assert late.stop(DSB) == [("go", DSB + 4)]
+    assert late.ram.read64(BUFFER) == IPA | 7
+    assert late.set() & (dsb | isb) == isb
+    assert late.stop(MRS_PROD) == [("set", "x4", 0), ("go", MRS_PROD + 4)]
+    late.stop(ISB)
+    assert not late.set() & (dsb | isb)
+    assert late.stop(MRS_PROD) == [("set", "x4", 1), ("go", MRS_PROD + 4)]
+    assert [record[4:8] for record in late.records(Kind.BARRIER)] == [
+        (BARRIER_DSB, 1, 0, DSB),
+        (BARRIER_CONTEXT, 0, 1, ISB),
+    ]
+
+
+def test_a_guest_entry_needs_no_barrier(late: Rig) -> None:
+    late.stop(IRQ)
+    late.stop(ENTER)
+    assert not late.set() & {DSB, ISB, PATCHED}
+    assert late.ram.read64(BUFFER) == IPA | 7
+    assert late.records(Kind.BARRIER) == []
+
+
+def test_other_pes_do_not_stop_at_barriers(rig: Rig) -> None:
+    assert not rig.stub.enabled.keys() & {DSB, ISB, PATCHED}

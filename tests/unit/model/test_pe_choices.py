@@ -5,11 +5,8 @@ import pytest
 
 from qemu_model.arch.registers import ProdFsc, SysReg
 from qemu_model.arch.syndrome import Kind
-from qemu_model.model.choices import Choices, Report
-from qemu_model.model.pe import (
-    Access,
-    RetryLimit,
-)
+from qemu_model.model.choices import Choices, Report, Visibility
+from qemu_model.model.pe import OUTSTANDING_MAX, Access, RetryLimit
 from qemu_model.model.producer import Producer
 from tests.unit.arch.tables import PAGE_DESC, Ram
 from tests.unit.model.bench import (
@@ -206,24 +203,77 @@ def test_a_descriptor_that_never_stands_still_ends_the_access() -> None:
         bench.pe.store(IPA)
 
 
-def test_c14_late_index_and_entries_need_the_right_sequence() -> None:
-    """R_CGCHP, I_XXFYP: only DSB and then a context synchronization event show all."""
-    bench = Bench(Choices(entries_late=True, index_late=True))
+def test_c14_only_dsb_and_then_a_context_synchronization_shows_all() -> None:
+    """R_CGCHP, I_XXFYP, in either order of the two."""
+    bench = Bench(Choices(visibility=Visibility.DSB))
     bench.map(IPA)
     completed(bench.pe.store(IPA))
     assert (bench.index, bench.slot(0)) == (0, 0)
-    bench.pe.context_synchronize()
-    assert (bench.index, bench.slot(0)) == (1, 0)
-    bench.pe.dsb()
+    assert not bench.pe.context_synchronize()
+    assert (bench.index, bench.slot(0)) == (0, 0)
+    assert bench.pe.dsb() == 1
+    assert (bench.index, bench.slot(0)) == (0, IPA | 7)
+    assert bench.pe.dsb() == 0
+    assert bench.pe.context_synchronize()
+    assert (bench.index, bench.slot(0)) == (1, IPA | 7)
+    assert not bench.pe.context_synchronize()
+
+
+def test_c14_a_return_to_the_guest_is_both() -> None:
+    bench = Bench(Choices(visibility=Visibility.DSB))
+    bench.map(IPA)
+    completed(bench.pe.store(IPA))
+    bench.pe.enter_guest()
     assert (bench.index, bench.slot(0)) == (1, IPA | 7)
 
 
+def test_c14_what_is_held_back_is_bounded() -> None:
+    bench = Bench(Choices(visibility=Visibility.DSB))
+    for page in range(OUTSTANDING_MAX + 2):
+        bench.map(IPA + page * 0x1000)
+        completed(bench.pe.store(IPA + page * 0x1000))
+    assert [bench.slot(i) != 0 for i in range(4)] == [True, True, False, False]
+    bench.pe.context_synchronize()
+    assert bench.index == 2
+
+
+def test_c14_a_write_of_the_register_is_seen_at_once() -> None:
+    """What was outstanding still arrives, into slots that software has forgotten."""
+    bench = Bench(Choices(visibility=Visibility.DSB))
+    bench.map(IPA)
+    completed(bench.pe.store(IPA))
+    bench.pe.write(SysReg.HDBSSPROD_EL2, 5)
+    bench.pe.context_synchronize()
+    assert (bench.index, bench.slot(0)) == (5, 0)
+    bench.pe.dsb()
+    bench.pe.context_synchronize()
+    assert (bench.index, bench.slot(0)) == (5, IPA | 7)
+
+
+def test_c14_an_entry_that_is_taken_back_is_not_outstanding() -> None:
+    bench = Bench(Choices(visibility=Visibility.DSB, lost_cas_keeps_entry=False))
+    pa = bench.map(IPA)
+    bench.ram.race[pa] = bench.ram.words[pa] | WRITE
+    completed(bench.pe.store(IPA))
+    assert bench.pe.outstanding == 0
+    bench.pe.context_synchronize()
+    assert bench.index == 0
+
+
+def test_c14_a_buffer_outside_memory_is_told_at_once() -> None:
+    bench = Bench(Choices(visibility=Visibility.DSB))
+    bench.ram.holes.append(range(BUFFER, BUFFER + 4096))
+    bench.map(IPA)
+    assert aborted(bench.pe.store(IPA)).refused
+
+
 def test_c14_an_entry_lost_at_the_dsb_is_told() -> None:
-    bench = Bench(Choices(entries_late=True))
+    bench = Bench(Choices(visibility=Visibility.DSB))
     bench.ram.write_fault[BUFFER] = ProdFsc.EXTERNAL_ABORT
     bench.map(IPA)
     completed(bench.pe.store(IPA))
     bench.pe.dsb()
+    bench.pe.context_synchronize()
     assert bench.pe.read(SysReg.HDBSSPROD_EL2) >> 26 == 0b010000
 
 

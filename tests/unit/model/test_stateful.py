@@ -23,7 +23,7 @@ from qemu_model.arch.registers import (
 )
 from qemu_model.arch.stage2 import Granule
 from qemu_model.checkers.mirror import check_trace
-from qemu_model.model.choices import Choices, Report
+from qemu_model.model.choices import Choices, Report, Visibility
 from qemu_model.model.pe import PE, Aborted, Access, Completed
 from tests.unit.arch.tables import BLOCK, Ram, map_leaf
 from tests.unit.checkers.recorder import (
@@ -59,8 +59,7 @@ any_choices = st.builds(
     dirty_after_external_abort=st.booleans(),
     aborted_update_keeps_entry=st.booleans(),
     fsc_delay=st.integers(0, 2),
-    entries_late=st.booleans(),
-    index_late=st.booleans(),
+    visibility=st.sampled_from(Visibility),
     af_with_refusal=st.booleans(),
 )
 pe_numbers = st.integers(0, PES - 1)

@@ -248,3 +248,18 @@ def test_our_decoding_is_capstones(value: int, text: str, role: Role | None) -> 
     assert disassembled(value) == text
     found = decode(value, TEXT)
     assert (found.role if found else None) is role
+
+
+def test_barriers_are_found_apart(tmp_path: Path) -> None:
+    code = "dsb sy\n isb\n dsb ish\n dsb ishst\n dmb sy\n nop\n dsb nsh\n dsb osh\n"
+    elf, sites = sites_of(tmp_path, f"{KERNEL}f:\n{code}")
+    at = elf.address("f")
+    assert {a - at: site.role for a, site in sites.barriers.items() if a >= at} == {
+        0: Role.DSB, 4: Role.ISB, 8: Role.DSB, 24: Role.DSB, 28: Role.DSB,
+    }  # fmt: skip
+    assert not sites.barriers.keys() & sites.by_address.keys()
+
+
+def test_barriers_that_alternatives_put_in(tmp_path: Path) -> None:
+    elf, sites = sites_of(tmp_path, KERNEL + alternative("dsb sy"))
+    assert {elf.name_of(a): site.role for a, site in sites.barriers.items()}["patched"] is Role.DSB
