@@ -37,6 +37,8 @@
  *	clock				CLOCK_MONOTONIC
  *	klog [level=L]			kernel log since the last klog: records of level
  *					<= L, 0..7, otherwise 4; the others are passed over
+ *	hog				take all memory that the kernel calls available
+ *	unhog				and give it back
  *
  * Kinds of payload. NEST is `gpa=G count=N stride=B [ocount=N] [ostride=B]
  * [offset=B | lane=L]`: the accesses are at gpa + offset + outer * ostride +
@@ -155,6 +157,8 @@ const struct op_spec grammar_ops[] = {
 	{ "sleep", OP_SLEEP, false, sleep_args },
 	{ "clock", OP_CLOCK, false, no_args },
 	{ "klog", OP_KLOG, false, klog_args },
+	{ "hog", OP_HOG, false, no_args },
+	{ "unhog", OP_UNHOG, false, no_args },
 	{ NULL, OP_VM, false, NULL },
 };
 

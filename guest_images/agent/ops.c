@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "creator.h"
+#include "hog.h"
 #include "klog.h"
 
 static void op_vm(struct vm *vm, const struct op *op, struct result *r)
@@ -57,6 +58,20 @@ static void op_klog(unsigned int line, const struct op *op, struct result *r)
 	result_add(r, " lines=%d lost=%u", count, lost);
 }
 
+static void op_hog(struct result *r)
+{
+	int64_t bytes = hog_take(&r->error);
+
+	result_syscall(r, bytes < 0 ? -1 : 0);
+	if (bytes >= 0)
+		result_add(r, " kb=%" PRId64, bytes >> 10);
+}
+
+static void op_unhog(struct result *r)
+{
+	result_syscall(r, hog_release(&r->error));
+}
+
 void op_execute(struct vm *vm, unsigned int line, const struct op *op, struct result *r)
 {
 	switch (op->spec->id) {
@@ -90,5 +105,7 @@ void op_execute(struct vm *vm, unsigned int line, const struct op *op, struct re
 	case OP_CLOCK:
 		return result_add(r, " ns=%" PRIu64, clock_ns());
 	case OP_KLOG:		return op_klog(line, op, r);
+	case OP_HOG:		return op_hog(r);
+	case OP_UNHOG:		return op_unhog(r);
 	}
 }

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Are the registers of every guest entry ones that the architecture allows?"""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 from qemu_model.arch.registers import (
     HDBSSPROD_FSC,
@@ -13,11 +14,13 @@ from qemu_model.arch.registers import (
     Hdbssbr,
     SysReg,
 )
+from qemu_model.channel import Result
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
 from qemu_model.run import Run
 from qemu_model.trace import Anomaly, Header, Kind, RawRecord, describe
 
+_SWITCHED = VTCR_HA.mask | VTCR_HD.mask | VTCR_HDBSS.mask
 _TABLES = (Anomaly.TABLE_OUTSIDE_RAM, Anomaly.WALK_UNSUPPORTED)
 
 
@@ -25,7 +28,12 @@ def check(run: Run, history: History) -> list[Divergence]:
     """The first violation of each rule."""
     if run.trace is None:
         return []
-    return first_of_each(violations(run.trace.header, run.trace))
+    findings = chain(
+        violations(run.trace.header, run.trace),
+        access_flags(run.trace),
+        sizes(run.trace, orders(run)),
+    )
+    return first_of_each(findings)
 
 
 def first_of_each(findings: Iterable[Divergence]) -> list[Divergence]:
@@ -66,6 +74,66 @@ def violations(header: Header, records: Iterable[RawRecord]) -> Iterator[Diverge
                 "a stage 2 walk that gets to a leaf or a fault",
                 Anomaly(record[4]).name,
             )
+
+
+def access_flags(records: Iterable[RawRecord]) -> Iterator[Divergence]:
+    """Yield writes of VTCR_EL2 that switch HDBSS off and HA, which was there before, with it.
+
+    Before and after are values that differ in nothing but HA, HD and HDBSS.
+    """
+    on: set[int] = set()
+    for record in records:
+        if record[1] != Kind.WRITE or record[4] != SysReg.VTCR_EL2:
+            continue
+        vtcr = record[6]
+        if vtcr & VTCR_HDBSS.mask:
+            on.add(vtcr & ~_SWITCHED)
+        elif not vtcr & VTCR_HA.mask and vtcr & ~_SWITCHED in on:
+            yield Divergence(
+                checker="programming",
+                summary=f"PE {record[2]} lost VTCR_EL2.HA when HDBSS was switched off",
+                rule="VTCR_EL2.HA (KVM sets it when the VM is created; HDBSS needs it, and leaves "
+                "it as it is)",
+                required="HA = 1 in a VTCR_EL2 that was loaded with HDBSS = 1 before",
+                seen=f"VTCR_EL2 = {vtcr:#x}",
+                records=(describe(record),),
+            )
+
+
+def orders(run: Run) -> dict[tuple[int, int], int | None]:
+    """By marker (line, phase): the order that userspace has asked for from there on.
+
+    None where it is not known, or where there is none.
+    """
+    good = {f.line for f in run.observations.frames if isinstance(f, Result) and f.ret >= 0}
+    found: dict[tuple[int, int], int | None] = {}
+    for operation in run.program:
+        if operation.name in ("enable-cap", "destroy"):
+            found[operation.line, 0] = None
+        elif operation.name == "hdbss" and operation.line in good:
+            found[operation.line, 0] = None
+            if operation.words[:1] == ("on",):
+                found[operation.line, 1] = operation.number("order")
+    return found
+
+
+def sizes(
+    records: Iterable[RawRecord], asked: Mapping[tuple[int, int], int | None]
+) -> Iterator[Divergence]:
+    """Yield guest entries with a buffer of another size than userspace has asked for."""
+    order: int | None = None
+    for record in records:
+        if record[1] == Kind.MARK:
+            order = asked.get((record[4] >> 1, record[4] & 1), order)
+        elif record[1] == Kind.ENTRY and order is not None and record[6] & VTCR_HDBSS.mask:
+            buffer = Hdbssbr(record[4])
+            if buffer.sz != order:
+                yield _finding(
+                    record,
+                    "KVM_CAP_ARM_HW_DIRTY_STATE_TRACK (args[0]: buffers of 4 KB << order)",
+                    f"HDBSSBR_EL2.SZ = {order}",
+                    f"SZ = {buffer.sz}: {4 << buffer.sz} KB are written to",
+                )
 
 
 def _ends(record: RawRecord) -> bool:

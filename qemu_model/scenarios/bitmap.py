@@ -80,6 +80,30 @@ def _two_slots(s: Script) -> None:
     s.reaches(f"entries>={2 * pages}")
 
 
+_IPA_BITS = 40
+"""Guest physical addresses of a VM of the default type (KVM_CREATE_VM, type 0)."""
+
+
+def _high(s: Script) -> None:
+    pages = s.size(256, 48)
+    size = pages * PAGE
+    s.vm(pages)
+    # On either side of each power of two at which somebody may think that addresses end.
+    places = [(1 << bits) + side for bits in (32, 36, 39) for side in (-size, 0)]
+    places.append((1 << _IPA_BITS) - size)
+    for slot, gpa in enumerate(places, 1):
+        s("slot", slot, gpa=hex(gpa), pages=pages, mem="anon")
+    s.hdbss_on(0)
+    for slot in range(1, len(places) + 1):
+        s("log", slot, "on")
+        s("snapshot", slot)
+    for _ in range(2):
+        for slot, gpa in enumerate(places, 1):
+            s("run", 0, "stride", gpa=hex(gpa), count=pages, stride=PAGE, value=s.value())
+            s.harvest(slot)
+    s.reaches(f"entries>={len(places) * pages}")
+
+
 SCENARIOS = (
     Scenario(
         "bitmap.stride",
@@ -110,5 +134,11 @@ SCENARIOS = (
         "two slots, of which one is logged",
         "entries marked in the wrong slot, or an oops on the slot without bitmap",
         _two_slots,
+    ),
+    Scenario(
+        "bitmap.high",
+        "slots around 4 GB, 64 GB and 512 GB, and at the end of the guest's address space",
+        "an IPA mask that is too narrow, a frame number in 32 bits",
+        _high,
     ),
 )

@@ -3,6 +3,30 @@
 
 from qemu_model.scenarios.scenario import Needs, Scenario, Script
 
+_PATIENCE = 5000
+"""Milliseconds for a guest that ought to take some tens of them."""
+
+
+def _on_running(s: Script) -> None:
+    pages = s.size(512, 64)
+    s.vm(pages)
+    s("pin", "agent", cpu=0)
+    s("pin", vcpu=0, cpu=1)
+    s("log", 0, "on")
+    s("snapshot", 0)
+    s.payload("start", "stride", 0, pages, loops=0)
+    s("await", 0, page=pages - 1, limit=_PATIENCE)
+    s.harvest_running()
+    s.hdbss_on(1)
+    for _ in range(4):
+        s("await", 0, page=pages - 1, limit=_PATIENCE)
+        s.harvest_running()
+    s.settle(pages - 1)
+    s("stop", 0)
+    s.harvest()
+    s.hdbss_off()
+    s.reaches(f"entries>={2 * pages}")
+
 
 def _off_pending(s: Script) -> None:
     pages = s.size(2048, 64)
@@ -70,7 +94,34 @@ def _teardown(s: Script) -> None:
     s.reaches(f"entries>={2 * pages}")
 
 
+def _teardown_off(s: Script) -> None:
+    pages = s.size(512, 64)
+    for _ in range(2):
+        s.vm(pages, vcpus=2)
+        s.hdbss_on(0)
+        s("log", 0, "on")
+        s("snapshot", 0)
+        for vcpu in (0, 1, 0, 1):
+            s.stride(pages, vcpu=vcpu)
+            s.harvest()
+        s.hdbss_off()
+        s.stride(pages)
+        s.harvest()
+        s("destroy")
+    s.vm(pages)
+    s.stride(pages)
+    s("klog", expect="ret=0 lines=0")
+    s.reaches(f"entries>={2 * pages}")
+
+
 SCENARIOS = (
+    Scenario(
+        "on.running",
+        "HDBSS is switched on under a vCPU that stays in the guest",
+        "a vCPU that keeps the old VTCR_EL2, or gets the new one before its buffer",
+        _on_running,
+        styles=("cap",),
+    ),
     Scenario(
         "off.pending",
         "HDBSS is switched off while the vCPU runs with entries in its buffer",
@@ -91,5 +142,12 @@ SCENARIOS = (
         "buffers leaked or freed too early, a flush into a VM that is gone",
         _teardown,
         needs=Needs(cpus=3),
+    ),
+    Scenario(
+        "teardown.off",
+        "the VM is destroyed after HDBSS was switched off, and another one is made",
+        "a buffer that is freed again with its vCPU",
+        _teardown_off,
+        styles=("cap",),
     ),
 )

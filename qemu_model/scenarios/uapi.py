@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """KVM_CAP_ARM_HW_DIRTY_STATE_TRACK: every argument, and kernels or PEs without it."""
 
-from qemu_model.scenarios.scenario import Needs, Scenario, Script
+from qemu_model.scenarios.scenario import SLOT_GPA, Needs, Scenario, Script
 
 _EINVAL = "ret=-1 errno=EINVAL"
 
@@ -46,6 +46,61 @@ def _matrix(s: Script) -> None:
     s.reaches("entries>=64")
 
 
+_RING = 223
+"""KVM_CAP_DIRTY_LOG_RING_ACQ_REL (include/uapi/linux/kvm.h)."""
+_RING_BYTES = 4096
+"""The smallest ring: 256 entries, of which KVM keeps 64 in reserve."""
+
+
+def _ring(s: Script) -> None:
+    pages = 320
+    s("vm", dirty="plain")
+    s("enable-cap", cap=_RING, flags=0, a0=_RING_BYTES)
+    s("vcpu", 0)
+    s("slot", 0, gpa=hex(SLOT_GPA), pages=pages, mem="anon")
+    s.stride(pages)
+    s("hdbss", "on", order=0, expect=_EINVAL)
+    s("log", 0, "on")
+    # Each first store to a page takes an entry, until KVM says in good time that it is full.
+    s.stride(pages, expect="exit=error reason=KVM_EXIT_DIRTY_RING_FULL")
+    s("destroy")
+    s("vm", dirty="plain")
+    s.hdbss_on(0)
+    s("enable-cap", cap=_RING, flags=0, a0=_RING_BYTES, expect=_EINVAL)
+    s("vcpu", 0)
+    s("slot", 0, gpa=hex(SLOT_GPA), pages=pages, mem="anon")
+    s("log", 0, "on")
+    s("snapshot", 0)
+    for _ in range(2):
+        s.stride(pages)
+        s.harvest()
+    s("klog", expect="ret=0 lines=0")
+    s.reaches(f"entries>={pages}")
+
+
+def _no_memory(s: Script) -> None:
+    pages, vcpus = s.size(256, 64), 8
+    s.vm(pages, vcpus=vcpus)
+    # From its second KVM_RUN on nobody looks whether a vCPU has a buffer.
+    s.stride(pages)
+    s("hog")
+    s("hdbss", "on", order=9, expect="ret=-1 errno=ENOMEM")  # 2 MB for each vCPU
+    s("unhog")
+    # Nothing is left behind: the log works by write protection, and HDBSS can be tried again.
+    s("log", 0, "on")
+    s("snapshot", 0)
+    for _ in range(2):
+        s.stride(pages)
+        s.harvest()
+    s("klog", expect="ret=0 lines=0")
+    s.hdbss_on(1)
+    for _ in range(2):
+        s.stride(pages)
+        s.harvest()
+    s.hdbss_off()
+    s.reaches(f"entries>={pages}")
+
+
 def _absent(s: Script) -> None:
     """What a kernel says that cannot use the feature; the log works by write protection."""
     s.vm(64)
@@ -70,6 +125,21 @@ SCENARIOS = (
         "every legal and illegal argument of the capability, in every state",
         "arguments that are not checked, messages in the log, state left by a refusal",
         _matrix,
+        styles=("cap",),
+    ),
+    Scenario(
+        "uapi.no-memory",
+        "HDBSS is asked for while there is no memory for the buffers",
+        "a flag or a VTCR_EL2 that a failed allocation leaves set, buffers that it leaks",
+        _no_memory,
+        needs=Needs(memory=256),
+        styles=("cap",),
+    ),
+    Scenario(
+        "ring.excluded",
+        "the dirty ring and HDBSS, each asked for while the other one is on",
+        "a drain that pushes a buffer full of pages into a ring that has a few entries left",
+        _ring,
         styles=("cap",),
     ),
     Scenario(

@@ -60,6 +60,8 @@ def test_every_scenario_is_understood(scenario: Scenario) -> None:
         ("wait 0", "wait vcpu=0 ~limit=60000"),
         ("klog", "klog ~level=4"),
         ("klog level=7", "klog level=7"),
+        ("hog", "hog"),
+        ("unhog", "unhog"),
         ("clear 0 first=64 pages=64", "clear slot=0 first=64 pages=64"),
         ("run 7 read gpa=1 count=2 stride=3",
          "run vcpu=7 kind=3 ~loops=1 ~limit=60000 ~spin=0 gpa=1 count=2 stride=3 ~ocount=1"

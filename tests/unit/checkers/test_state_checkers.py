@@ -3,6 +3,7 @@
 
 import pytest
 
+from qemu_model.arch.registers import SysReg
 from qemu_model.checkers import kernel_log, liveness, programming, uapi
 from qemu_model.checkers.history import History
 from qemu_model.checkers.judge import judge
@@ -70,6 +71,62 @@ def test_registers_that_it_does_not_allow(events: list[Event], rule: str) -> Non
 def test_a_wrong_register_is_told_once() -> None:
     run = make_run("vm", trace=[entry(br=0), leave(), entry(br=0)])
     assert len(programming.check(run, NOTHING)) == 1
+
+
+VTCR_EL2 = int(SysReg.VTCR_EL2)
+HA = 1 << 21
+
+
+def writes(*values: int) -> list[str]:
+    events = [event(Kind.WRITE, VTCR_EL2, value, value) for value in values]
+    return [f.rule.split()[0] for f in programming.access_flags(make_trace(events))]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (VTCR, VTCR_OFF, VTCR),
+        (VTCR_OFF & ~HA, VTCR_OFF, VTCR, VTCR_OFF),
+        (VTCR, (VTCR_OFF & ~HA) ^ 1),  # another table's, whatever it is for
+    ],
+)
+def test_switching_that_leaves_the_access_flag_alone(values: tuple[int, ...]) -> None:
+    assert writes(*values) == []
+
+
+def test_switching_off_that_takes_the_access_flag_with_it() -> None:
+    assert writes(VTCR_OFF, VTCR, VTCR_OFF & ~HA) == ["VTCR_EL2.HA"]
+    events = [event(Kind.WRITE, VTCR_EL2, value, value) for value in (VTCR, VTCR_OFF & ~HA)]
+    (finding,) = programming.check(make_run("vm", trace=events), NOTHING)
+    assert "lost VTCR_EL2.HA" in finding.summary and len(finding.records) == 1
+
+
+ORDERS = "hdbss on order=1\nhdbss off\nhdbss on order=0\nenable-cap cap=hdbss a0=1 a1=1\n"
+
+
+@pytest.mark.parametrize(
+    ("events", "seen"),
+    [
+        ([mark(1), mark(1, 1), entry(br=BUFFER | 1)], []),
+        ([mark(1), entry(br=BUFFER), mark(1, 1)], []),  # it has not returned: nobody knows
+        ([mark(1, 1), mark(2), entry(br=BUFFER | 3)], []),
+        ([mark(1, 1), mark(2), mark(2, 1), mark(3), mark(3, 1), entry(br=BUFFER)], []),
+        ([mark(3, 1), mark(4), mark(4, 1), entry(br=BUFFER | 1)], []),
+        ([mark(1, 1), entry(br=BUFFER | 2, vtcr=VTCR_OFF)], []),
+        ([mark(1, 1), entry(br=BUFFER)], ["SZ = 0: 4 KB are written to"]),
+        ([mark(3, 1), entry(br=BUFFER | 1)], ["SZ = 1: 8 KB are written to"]),
+    ],
+)
+def test_the_size_that_was_asked_for(events: list[Event], seen: list[str]) -> None:
+    run = make_run(ORDERS, trace=events)
+    findings = programming.check(run, NOTHING)
+    assert [finding.seen for finding in findings] == seen
+
+
+def test_a_size_that_was_refused_is_not_asked_for() -> None:
+    said = {1: ["result ret=-1 errno=22"]}
+    run = make_run(ORDERS, said, trace=[mark(1, 1), entry(br=BUFFER)])
+    assert programming.check(run, NOTHING) == []
 
 
 def refuse(prod: int, pe: int = 0, br: int = BUFFER) -> Event:
