@@ -214,7 +214,7 @@ class Debugger:
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self.interrupted = False
         self.why = []
-        self.gdb.command(f"-thread-select {stop.thread}")
+        self.gdb.select(stop.thread)
         self.stop = None
         self._pass(stop)
 
@@ -223,7 +223,7 @@ class Debugger:
         stop = self._standing()
         if stop.thread in self.gdb.halted():
             raise UsageError(f"PE {stop.thread - 1} is halted: it executes nothing for now")
-        self.gdb.command(f"-thread-select {stop.thread}")
+        self.gdb.select(stop.thread)
         self._wanted, self._caught, self.why = None, [], []
         if self.interceptor.watches(stop):
             self.interceptor.stand()

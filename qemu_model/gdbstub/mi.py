@@ -276,7 +276,16 @@ class Gdb:
         if thread is None:
             self.command("-gdb-set scheduler-locking step")
         else:
-            self.command(f"-thread-select {thread}", "-gdb-set scheduler-locking on")
+            self.select(thread)
+            self.command("-gdb-set scheduler-locking on")
+
+    def select(self, thread: int) -> None:
+        """Make a thread the current one, here and for QEMU.
+
+        QEMU ascribes an interrupt to the PE that stopped last.  Where that one was not
+        running, gdb 13 dies of an assertion (skip_inline_frames).
+        """
+        self.command(f"-thread-select {thread}", f"maintenance packet Hcp1.{thread:x}")
 
     def step(self, limit: float = COMMAND_LIMIT) -> Stop:
         """Execute one instruction of the stopped thread, the others stand still.
