@@ -56,6 +56,7 @@ BARRIER  where entries become visible late (``model.choices.Visibility.DSB``): a
 """
 
 import mmap
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -72,6 +73,7 @@ MAGIC = b"HDBSSTRC"
 VERSION = 1
 HEADER = struct.Struct("<8sIIQQII8s16x")
 RECORD = struct.Struct("<QHHI6Q")
+_KIND_AT = 8
 
 END_CLEAN, END_LIMIT, END_NO_SPACE = 0, 1, 2
 """END.a: everything was recorded; the limit of records was reached; the file could not grow."""
@@ -149,6 +151,18 @@ class Trace:
 
     def __iter__(self) -> Iterator[RawRecord]:
         return iterate(self.data)
+
+    def of(self, *kinds: Kind) -> Iterator[RawRecord]:
+        """Yield the records of some kinds; the others are not even decoded."""
+        if not kinds:
+            return
+        low = self.data[
+            HEADER.size + _KIND_AT : HEADER.size + self.count * RECORD.size : RECORD.size
+        ]
+        for found in re.finditer(b"[%b]" % re.escape(bytes(kinds)), low):
+            record = RECORD.unpack_from(self.data, HEADER.size + found.start() * RECORD.size)
+            if record[1] in kinds:  # a kind has a second byte
+                yield record
 
     @property
     def end(self) -> int | None:

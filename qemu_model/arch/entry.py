@@ -6,6 +6,7 @@ descriptor itself, not that of a contiguous group (digest 6).
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 from qemu_model.arch.bits import Field, bit_range
 from qemu_model.arch.stage2 import Granule
@@ -37,7 +38,15 @@ def ttwl_to_level(ttwl: int) -> int:
 
 def encode(ipa: int, level: int, granule: Granule) -> int:
     """Return the valid entry for a leaf at ``level`` that translates ``ipa``."""
-    return ipa & -granule.leaf_size(level) & IPA.mask | level_to_ttwl(level) << 1 | VALID.mask
+    mask, rest = _shape(level, granule)
+    return ipa & mask | rest
+
+
+@cache
+def _shape(level: int, granule: Granule) -> tuple[int, int]:
+    """The bits of the IPA that an entry has, and its other bits."""
+    mask = -granule.leaf_size(level) & IPA.mask
+    return mask, level_to_ttwl(level) << 1 | VALID.mask
 
 
 @dataclass(frozen=True, slots=True)

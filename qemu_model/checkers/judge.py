@@ -70,7 +70,7 @@ def _require_interceptor(run: Run) -> None:
     """
     failure = None
     used = False
-    for record in run.trace or ():
+    for record in () if run.trace is None else run.trace.of(Kind.ANOMALY, Kind.WRITE):
         if record[1] == Kind.ANOMALY and record[4] in _OURS:
             failure = failure or record
         elif record[1] == Kind.WRITE and record[4] in HDBSS_REGISTERS:

@@ -17,7 +17,9 @@ from qemu_model.trace import Kind, RawRecord, describe
 
 def check(run: Run, history: History) -> list[Divergence]:
     """The first refusal that repeats with the same registers."""
-    return [] if run.trace is None else first_of_each(repeats(run.trace))
+    if run.trace is None:
+        return []
+    return first_of_each(repeats(run.trace.of(Kind.REFUSE, Kind.WRITE, Kind.RESET)))
 
 
 def repeats(records: Iterable[RawRecord]) -> Iterator[Divergence]:

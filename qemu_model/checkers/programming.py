@@ -21,6 +21,7 @@ from qemu_model.run import Run
 from qemu_model.trace import Anomaly, Header, Kind, RawRecord, describe
 
 _SWITCHED = VTCR_HA.mask | VTCR_HD.mask | VTCR_HDBSS.mask
+_KINDS = (Kind.RESET, Kind.EXIT, Kind.WRITE, Kind.ENTRY, Kind.ANOMALY)
 _TABLES = (Anomaly.TABLE_OUTSIDE_RAM, Anomaly.WALK_UNSUPPORTED)
 
 
@@ -29,7 +30,7 @@ def check(run: Run, history: History) -> list[Divergence]:
     if run.trace is None:
         return []
     findings = chain(
-        violations(run.trace.header, run.trace),
+        violations(run.trace.header, run.trace.of(*_KINDS)),
         access_flags(run.trace),
         sizes(run.trace, orders(run)),
     )

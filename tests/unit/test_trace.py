@@ -96,6 +96,25 @@ def test_a_records_round_trip(
     assert count_records(path) == last
 
 
+@given(records=RECORDS, wanted=st.sets(KINDS))
+def test_records_of_some_kinds(
+    tmp_path_factory: pytest.TempPathFactory,
+    records: list[tuple[Kind, int, list[int], int]],
+    wanted: set[Kind],
+) -> None:
+    path = tmp_path_factory.mktemp("trace") / "trace.bin"
+    with TraceWriter(path, HEAD) as writer:
+        for kind, pe, fields, flags in records:
+            writer.write(kind, pe, fields, flags)
+    trace = read_trace(path)
+    assert list(trace.of(*wanted)) == [record for record in trace if record[1] in wanted]
+
+
+def test_a_kind_with_a_second_byte_is_another_kind(tmp_path: Path) -> None:
+    data = with_field(written(tmp_path), HEADER.size + 8, struct.pack("<H", 0x100 | Kind.MARK))
+    assert [record[0] for record in read(tmp_path, data).of(Kind.MARK)] == [2]
+
+
 def test_an_empty_file_and_a_short_header(tmp_path: Path) -> None:
     for size in (0, 1, HEADER.size - 1):
         with pytest.raises(UsageError, match=f"{size} bytes are too few"):
