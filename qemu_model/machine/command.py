@@ -99,7 +99,7 @@ class RunFiles:
 
     @property
     def ram(self) -> Path:
-        """The machine's RAM, shared with the plugin; removed after the run."""
+        """The machine's RAM, shared with the plugin and with us; gone after the run."""
         return self.directory / "ram"
 
     @property
