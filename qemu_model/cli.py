@@ -95,6 +95,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="best|worst|random|NAME=VALUE[,..]",
         help="what the PEs do where the architecture leaves it open; random goes by the seed",
     )
+    machine.add_argument(
+        "--inject",
+        action="append",
+        default=[],
+        metavar="WHAT[,KEY=VALUE..]",
+        help="what is to go wrong, and when: abort, gpf, cas-lost, fill, s1ptw, fetch, index=V, "
+        "unknown; may be repeated",
+    )
     machine.add_argument("--keep", type=Path, metavar="DIR", help="keep the run directories in DIR")
 
     run = commands.add_parser("run", parents=[machine], help="run scenarios and judge them")
@@ -181,6 +189,7 @@ def _choice(args: argparse.Namespace) -> session.Choice:
         flush_symbol=args.flush_symbol,
         small=args.small,
         choices=args.choices,
+        inject=tuple(args.inject),
     )
 
 

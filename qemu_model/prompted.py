@@ -168,7 +168,7 @@ def run_shell(bench: Bench, scenario: Scenario, stop_at: str | None, progress: P
         try:
             run_program(
                 bench, scenario.name, bench.program(scenario), scenario.needs, directory, progress,
-                attend=session.around,
+                attend=session.around, inject=scenario.inject,
             )  # fmt: skip
             said = ["the machine has powered off, the agent's program is done"]
         except MachineLost as error:

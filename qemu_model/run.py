@@ -23,6 +23,8 @@ from qemu_model.channel import parse as parse_channel
 from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.flushes import NO_FLUSHES, FlushLog, read_flushes
 from qemu_model.model.choices import BEST, Choices, choose
+from qemu_model.model.injection import Injection
+from qemu_model.model.injection import parse as parse_injection
 from qemu_model.program import Program, parse
 from qemu_model.trace import Kind, Trace, describe, read_trace
 
@@ -48,6 +50,10 @@ class About:
     """Why there is no flushes.jsonl; empty if there is one."""
     choices: Choices = BEST
     """What the PEs chose where the architecture leaves it open."""
+    injections: tuple[Injection, ...] = ()
+    """What was to go wrong."""
+    foreign: bool = False
+    """Whether some of that was not the scenario's own wish."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,8 @@ def _about(path: Path) -> About:
             shared_console=record["shared_console"] is True,
             unwatched=_unwatched(record),
             choices=choose(str(record.get("choices", ""))),  # older runs had no others
+            injections=tuple(map(parse_injection, record.get("injections", ()))),
+            foreign=len(record.get("injections", ())) > int(record.get("own_injections", 0)),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{path}: {error!r}; not a finished run of this bench") from error

@@ -22,6 +22,7 @@ from qemu_model.machine.progress import Progress, SilentProgress
 from qemu_model.machine.qemu import Qemu
 from qemu_model.machine.vm import Interception, Limits, run_machine
 from qemu_model.model.choices import BEST, Choices
+from qemu_model.model.injection import Injection, Injector, parse
 from qemu_model.program import Program
 from qemu_model.report.result import Result
 from qemu_model.run import load
@@ -62,6 +63,8 @@ class Bench:
     """Whether the programs are of the small form."""
     choices: Choices = BEST
     """What the PEs choose where the architecture leaves it open."""
+    injections: tuple[Injection, ...] = ()
+    """What the user wants to go wrong, in addition to what the scenarios inject."""
 
     def repeat(self, scenario: str) -> str:
         """The command line that runs a scenario again in the same way."""
@@ -81,8 +84,16 @@ class Bench:
         """Why a run leaves no flushes.jsonl."""
         return self.unwatched or "the PEs had no FEAT_HDBSS"
 
-    def machine(self, needs: Needs) -> MachineSpec:
-        """The machine for a scenario."""
+    def injected(self, own: Sequence[str] = ()) -> tuple[Injection, ...]:
+        """What is injected: a scenario's own, then the user's; everything said."""
+        every = (*map(parse, own), *self.injections)
+        Injector(every)  # not too many
+        return tuple(injection.settled(self.choices, self.seed) for injection in every)
+
+    def machine(self, needs: Needs, inject: Sequence[str] = ()) -> MachineSpec:
+        """The machine for a scenario, which injects ``inject``."""
+        options = [f"{name}={value}" for name, value in self.choices.words()]
+        options += [f"inject={injection}".replace(",", ":") for injection in self.injected(inject)]
         return MachineSpec(
             kernel=self.kernel,
             agent=self.agent,
@@ -94,7 +105,7 @@ class Bench:
             seed=self.seed,
             cmdline=tuple(needs.cmdline.split()),
             flushes=self.flushes if needs.feature else None,
-            plugin_options=tuple(f"{name}={value}" for name, value in self.choices.words()),
+            plugin_options=tuple(options),
         )
 
 
@@ -149,15 +160,17 @@ def run_program(
     progress: Progress,
     holds: tuple[Step, ...] = (),
     attend: Callable[[GdbInterception], Interception] | None = None,
+    inject: Sequence[str] = (),
 ) -> None:
     """Run one program on its machine; the directory then holds a finished run.
 
     ``attend`` puts something between the machine and the gdbstub interceptor.
     """
-    machine = bench.machine(needs)
+    machine = bench.machine(needs, inject)
+    injected = bench.injected(inject)
     interception: Interception | None = None
     if machine.gdbstub:
-        plain = GdbInterception(machine, holds, program, choices=bench.choices)
+        plain = GdbInterception(machine, holds, program, choices=bench.choices, injections=injected)
         interception = plain if attend is None else attend(plain)
     run_machine(
         machine,
@@ -172,6 +185,8 @@ def run_program(
             "feature": needs.feature,
             "small": bench.small,
             "choices": str(bench.choices),
+            "injections": [str(injection) for injection in injected],
+            "own_injections": len(inject),
             "command": bench.repeat(name),
             "flushes": {
                 "watched": machine.flushes is not None,
@@ -186,6 +201,8 @@ def why_skipped(bench: Bench, scenario: Scenario) -> str:
     """Why a scenario is not run with this kernel or in this mode; empty if it is."""
     if bench.uapi.style not in scenario.styles:
         return f"it means nothing for a kernel that is driven by --uapi {bench.uapi.style}"
+    if scenario.inject and bench.uapi.style == "none":
+        return "it injects what happens to HDBSS, which this kernel does not use"
     if bench.mode is Mode.GDB:
         return scenario.not_in_gdb
     return "it holds CPUs, which needs --mode gdb" if scenario.holds else ""
@@ -220,8 +237,9 @@ def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Result
     try:
         program = bench.program(scenario)
         run_program(
-            bench, scenario.name, program, scenario.needs, directory, progress, scenario.holds
-        )
+            bench, scenario.name, program, scenario.needs, directory, progress, scenario.holds,
+            inject=scenario.inject,
+        )  # fmt: skip
         verdict = judge(load(directory))
         result = replace(
             result,
@@ -247,7 +265,9 @@ def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Result
 def dry_run(bench: Bench, scenario: Scenario) -> str:
     """What would be run: QEMU's command line and the agent's program."""
     program = bench.program(scenario)
-    argv = compose(bench.machine(scenario.needs), bench.qemu.argv_prefix, Path("RUN_DIR"))
+    argv = compose(
+        bench.machine(scenario.needs, scenario.inject), bench.qemu.argv_prefix, Path("RUN_DIR")
+    )
     holds = "".join(f"# hold: {step}\n" for step in scenario.holds)
     return f"{shlex.join(argv)}\n{holds}{program.text}"
 

@@ -25,6 +25,8 @@ from qemu_model.machine.qemu import (
 )
 from qemu_model.machine.vm import Limits
 from qemu_model.model.choices import choose
+from qemu_model.model.injection import Injector
+from qemu_model.model.injection import parse as parse_injection
 from qemu_model.probe import probe_uapi
 from qemu_model.runner import Bench
 from qemu_model.scenarios.scenario import Uapi
@@ -52,6 +54,8 @@ class Choice:
     flush_symbol: str | None = None
     choices: str = ""
     """As on the command line; ``random`` goes by the seed."""
+    inject: tuple[str, ...] = ()
+    """As on the command line."""
 
     @property
     def ours(self) -> bool:
@@ -78,6 +82,8 @@ class Choice:
             words += ["--flush-symbol", self.flush_symbol]
         if self.choices:
             words += ["--choices", self.choices]
+        for injection in self.inject:
+            words += ["--inject", injection]
         return f" {shlex.join(words)}" if words else ""
 
 
@@ -125,6 +131,8 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
     """
     store = cache()
     choices = choose(choice.choices, choice.seed)
+    injections = tuple(map(parse_injection, choice.inject))
+    Injector(injections)  # not too many
     kernel = _kernel(choice, store, progress)
     if choice.mode is Mode.GDB:
         require_vmlinux(kernel)
@@ -149,6 +157,7 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
         unwatched=unwatched,
         small=choice.small or mode is Mode.GDB,  # each entry takes milliseconds there
         choices=choices,
+        injections=injections,
     )
     return bench.driven_by(_uapi(choice, bench, progress, boots))
 

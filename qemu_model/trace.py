@@ -43,7 +43,10 @@ REFUSE   an access that needed a dirty update was refused: a IPA, b ESR_EL2 deli
          EXIT of the same abort is the PE's next record
 ANOMALY  what a broken or hostile kernel asked for and cannot have: a ``Anomaly``,
          b.. as said there
-INJECT   reserved for injected faults
+INJECT   what ``model.injection`` lets happen next: a ``What``, b IPA (of appends and
+         refusals), c number of the injection, d HDBSSPROD_EL2 after it, e K of late=K,
+         f PA of the descriptor; flags[0] reported precisely, flags[1] the descriptor is
+         dirtied; the EXIT of a precise report follows, after LOST if there is one
 END      a 0: clean exit, 1: record limit reached, 2: the file could not grow (no space),
          and what happened since is not recorded; b number of records, this one included
 MARK     the agent's marker instruction: a = program line << 1 | phase (0 the operation
@@ -52,6 +55,9 @@ BARRIER  where entries become visible late (``model.choices.Visibility.DSB``): a
          b entries that it made observable; a 1: a context synchronization event at EL2
          after which reads of HDBSSPROD_EL2 show something else; c what they show from
          now on, d PC.  Guest entries and exits do the same without a record of their own
+LOST     a dirty update whose entry was lost: a IPA, b PA of the descriptor, c descriptor
+         before, d after
+LATE     a late HDBSSPROD_EL2.FSC was set: a the register after it
 ======== ============================================================================
 """
 
@@ -68,6 +74,7 @@ from typing import BinaryIO, Self
 
 from qemu_model.arch.registers import SysReg
 from qemu_model.errors import InfrastructureError, UsageError
+from qemu_model.model.injection import What
 
 MAGIC = b"HDBSSTRC"
 VERSION = 1
@@ -83,6 +90,8 @@ FLAG_INDEX = 0x7FFFF
 BARRIER_DSB, BARRIER_CONTEXT = 0, 1
 """BARRIER.a: a DSB for loads and stores; a context synchronization event."""
 
+FLAG_PRECISE, FLAG_DIRTY = 1 << 0, 1 << 1
+"""INJECT: a fault is reported by an abort of its own; its page becomes dirty."""
 FLAG_CAS_LOST = 1 << 24
 """APPEND: the descriptor's compare-and-swap lost, the walk was repeated (choice C9)."""
 
@@ -107,6 +116,8 @@ class Kind(IntEnum):
     END = 11
     MARK = 12
     BARRIER = 13
+    LOST = 14
+    LATE = 15
 
 
 class Anomaly(IntEnum):
@@ -234,6 +245,9 @@ _FIELDS: dict[int, tuple[str, ...]] = {
     Kind.ANOMALY: ("", "b", "c", "d", "e", "f"),
     Kind.END: ("reason", "records"),
     Kind.BARRIER: ("", "entries", "HDBSSPROD", "pc"),
+    Kind.INJECT: ("", "ipa", "number", "HDBSSPROD", "late", "descriptor"),
+    Kind.LOST: ("ipa", "descriptor", "before", "after"),
+    Kind.LATE: ("HDBSSPROD",),
 }
 
 
@@ -250,6 +264,11 @@ def describe(record: RawRecord) -> str:
         text += f" {Anomaly(values[0]).name if known else values[0]}"
     elif kind == Kind.BARRIER:
         text += " context synchronized" if values[0] == BARRIER_CONTEXT else " DSB"
+    elif kind == Kind.INJECT:
+        known = values[0] in What.__members__.values()
+        text += f" {What(values[0]).word if known else values[0]}"
+        text += " precise" if flags & FLAG_PRECISE else ""
+        text += " dirty" if flags & FLAG_DIRTY else ""
     elif kind == Kind.MARK:
         text += f" line {values[0] >> 1} {'ends' if values[0] & 1 else 'begins'}"
     elif kind == Kind.APPEND:

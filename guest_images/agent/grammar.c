@@ -29,7 +29,8 @@
  *	clear S [first=P] [pages=P]	KVM_CLEAR_DIRTY_LOG with the bitmap of the last get
  *	snapshot S			take the copy that `compare` compares with
  *	compare S			and bring the copy up to date
- *	await S page=P [limit=MS]	until that page differs from the copy
+ *	await S page=P [limit=MS]	until that page differs from the copy; ECANCELED when
+ *					payloads have failed and none goes on
  *	precopy S			copy all to a destination
  *	precopy-round S			get, clear in the manual modes, copy those pages
  *	precopy-final S			the same, then compare destination and source

@@ -98,6 +98,16 @@ void op_compare(struct vm *vm, const struct op *op, struct result *r)
 }
 
 /* Wait until a page differs from the copy: a started payload has come so far. */
+/* Payloads have failed, and none is left that could change a page. */
+static bool payloads_failed(struct vm *vm)
+{
+	bool failed = false, busy = false;
+
+	for (unsigned int i = 0; i < NR_VCPUS; i++)
+		busy |= vcpu_busy(&vm->vcpus[i], &failed);
+	return failed && !busy;
+}
+
 void op_await(struct vm *vm, const struct op *op, struct result *r)
 {
 	const struct slot *slot = slot_of(vm, op);
@@ -109,8 +119,13 @@ void op_await(struct vm *vm, const struct op *op, struct result *r)
 		return;
 	}
 	while (!truth_page_differs(slot->mem, page, slot->lane, slot->copy)) {
-		if (clock_ns() > until) {
-			result_fail(r, ETIMEDOUT, "page-unchanged");
+		bool failed = payloads_failed(vm);
+
+		if (failed && truth_page_differs(slot->mem, page, slot->lane, slot->copy))
+			return;	/* that was its last deed */
+		if (failed || clock_ns() > until) {
+			result_fail(r, failed ? ECANCELED : ETIMEDOUT,
+				    failed ? "payload-failed" : "page-unchanged");
 			return;
 		}
 		clock_sleep_until(clock_ns() + AWAIT_STEP_NS);

@@ -75,4 +75,16 @@ void vcpu_signal_setup(void);
 
 const char *vcpu_reason_name(uint32_t reason);
 
+/* Whether a payload is going on; *failed: one has ended with an error, uncollected. */
+static inline bool vcpu_busy(struct vcpu *v, bool *failed)
+{
+	bool busy;
+
+	pthread_mutex_lock(&v->lock);
+	busy = v->state == VCPU_BUSY;
+	*failed |= v->state == VCPU_DONE && v->outcome.exit == EXIT_ERROR;
+	pthread_mutex_unlock(&v->lock);
+	return busy;
+}
+
 #endif

@@ -33,6 +33,7 @@ from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
 from qemu_model.checkers.lost import SHOWN
 from qemu_model.flushes import Flush
+from qemu_model.model import injection
 from qemu_model.pages import Ranges
 from qemu_model.program import Operation
 from qemu_model.run import Run
@@ -46,6 +47,7 @@ _TAKEN = (What.REPORTED, What.CLEARED)
 _NEVER = 1 << 62
 # Plain numbers: these are compared with every record.
 _APPEND, _MARK, _ENTRY = int(Kind.APPEND), int(Kind.MARK), int(Kind.ENTRY)
+_INJECT = int(Kind.INJECT)
 _RESET, _WRITE, _PROD = int(Kind.RESET), int(Kind.WRITE), int(SysReg.HDBSSPROD_EL2)
 _HEAD = 4
 """Entries that are printed of each end of a buffer."""
@@ -175,11 +177,18 @@ def _cases(run: Run) -> tuple[list[_Case], list[str], Marks]:
             entered[pe] = hdbss_base(a)
             for case in consumed.pop(entered[pe], ()):
                 case.kept = index[pe]
+        elif kind == _INJECT and a == injection.What.INDEX:
+            index[pe] = record[7] & HDBSSPROD_INDEX.mask
+            # Nobody knows what is in the slots that INDEX has passed over.
+            buffer = buffers[entered.get(pe, 0)]
+            reach = min(index[pe], len(buffer.entries))
+            buffer.entries[:reach] = [-1] * reach
         elif kind == _RESET:
             index[pe] = b & HDBSSPROD_INDEX.mask
+            entered.pop(pe, None)
         elif kind == _WRITE and a == _PROD:
             before, index[pe] = index[pe], c & HDBSSPROD_INDEX.mask
-            if not before or index[pe]:
+            if not before or index[pe] or pe not in entered:
                 continue
             if not waiting[pe] or waiting[pe][-1].seq > seq:
                 unseen.append(_ABSENT)

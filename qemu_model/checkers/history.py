@@ -18,6 +18,7 @@ from qemu_model.arch.stage2 import FINAL_LEVEL, Granule, WalkParams
 from qemu_model.channel import Channel, Frame, Pages, Result, What
 from qemu_model.errors import InfrastructureError
 from qemu_model.model.dirtylog import SlotLog
+from qemu_model.model.injection import FAULTS
 from qemu_model.model.producer import walk_params
 from qemu_model.pages import members
 from qemu_model.program import PAGE, Operation, Program
@@ -28,6 +29,7 @@ _ON_SLOTS = frozenset(
 )
 """Operations that mean nothing for a slot whose creation has failed."""
 _READS = ("get", "precopy-round", "precopy-final")
+PAYLOADS = ("run", "wait", "stop")
 HDBSS_REGISTERS = (SysReg.HDBSSBR_EL2, SysReg.HDBSSPROD_EL2)
 
 
@@ -46,6 +48,11 @@ class History:
     """Appended entries by program line and phase: 0 while the operation went on, 1 after it."""
     entries: int = 0
     refusals: int = 0
+    faults: int = 0
+    """Injected faults of HDBSS writes: entries are lost, and software has to find out."""
+    injections: int = 0
+    told: int = 0
+    """The last line on which userspace saw that such a fault ended KVM_RUN."""
     writes: int = 0
     """MSRs to HDBSSBR_EL2 and HDBSSPROD_EL2."""
     levels: set[int] = field(default_factory=set)
@@ -62,6 +69,8 @@ class History:
             "reported": sum(f.reported for f in total),
             "entries": self.entries,
             "refusals": self.refusals,
+            "faults": self.faults,
+            "injections": self.injections,
             "writes": self.writes,
             "pes": len(self.pes),
             "levels": next(iter(self.levels)) if len(self.levels) == 1 else -len(self.levels),
@@ -79,6 +88,8 @@ def build(program: Program, observations: Channel, trace: Iterable[RawRecord]) -
     frames: dict[int, list[Frame]] = defaultdict(list)
     for frame in observations.frames:
         frames[frame.line].append(frame)
+        if history.faults and isinstance(frame, Result) and ended_by_kvm(frame):
+            history.told = max(history.told, frame.line)
     teller = _Teller(history, frames)
     for operation in program:
         teller.tell(operation)
@@ -102,12 +113,20 @@ def _read_trace(history: History, trace: Iterable[RawRecord]) -> None:
             at = (a >> 1, a & 1)
         elif kind == Kind.REFUSE:
             history.refusals += 1
+        elif kind == Kind.INJECT:
+            history.injections += 1
+            history.faults += a in FAULTS
         elif kind == Kind.ENTRY:
             walk = walk_params(c)
             sizes = _leaf_sizes(walk.granule if isinstance(walk, WalkParams) else Granule.KB4)
         elif kind == Kind.WRITE and a in HDBSS_REGISTERS:
             history.writes += 1
     history.appends = dict(appends)
+
+
+def ended_by_kvm(result: Result) -> bool:
+    """Whether a payload ended because KVM_RUN failed."""
+    return result.op in PAYLOADS and result.fields.get("error") == "kvm-run"
 
 
 @cache

@@ -7,6 +7,7 @@ synchronization event, without what was outstanding then.
 """
 
 from qemu_model.arch.registers import SysReg
+from qemu_model.model.injection import What
 from qemu_model.model.pe import OUTSTANDING_MAX
 from qemu_model.trace import BARRIER_DSB, Kind, RawRecord
 
@@ -42,6 +43,10 @@ class Observer:
             case Kind.EXIT:
                 self.hdbssprod = d
                 self.visible = self.synchronized
+            case Kind.INJECT if a == What.INDEX:
+                self.hdbssprod = self.visible = d
+            case Kind.LATE:
+                self.hdbssprod = a
             case Kind.ENTRY | Kind.RESET:
                 self.outstanding = self._uncounted = 0
                 self.hdbssprod = self.visible = b

@@ -17,6 +17,7 @@ from qemu_model.arch.registers import (
 from qemu_model.channel import Result
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
+from qemu_model.model.injection import What
 from qemu_model.run import Run
 from qemu_model.trace import Anomaly, Header, Kind, RawRecord, describe
 
@@ -49,12 +50,14 @@ def violations(header: Header, records: Iterable[RawRecord]) -> Iterator[Diverge
     """Yield what is wrong with the guest entries of a trace."""
     live: dict[int, tuple[int, int]] = {}
     """By PE: start and end of the buffer that it writes to, or whose entries are pending."""
+    known = _Known()
     for record in records:
         kind, pe = record[1], record[2]
+        known.follow(record)
         if _ends(record):
             live.pop(pe, None)
         elif kind == Kind.ENTRY:
-            yield from _registers(header, record)
+            yield from _registers(header, record, known)
             buffer = Hdbssbr(record[4])
             if buffer.reserved:
                 continue
@@ -151,7 +154,29 @@ def _ends(record: RawRecord) -> bool:
     return False
 
 
-def _registers(header: Header, record: RawRecord) -> Iterator[Divergence]:
+class _Known:
+    """What is not software's doing, or not known to it."""
+
+    def __init__(self) -> None:
+        self.preset: set[int] = set()
+        """PEs whose INDEX was injected, and not written since."""
+        self.told: set[int] = set()
+        """PEs whose software has read an FSC, or was told by HDBSSF, and has not written since."""
+
+    def follow(self, record: RawRecord) -> None:
+        _, kind, pe, _, a, b, *_ = record
+        if kind == Kind.RESET or (kind == Kind.WRITE and a == SysReg.HDBSSPROD_EL2):
+            self.preset.discard(pe)
+            self.told.discard(pe)
+        elif kind == Kind.INJECT and a == What.INDEX:
+            self.preset.add(pe)
+        elif (kind == Kind.READ and a == SysReg.HDBSSPROD_EL2 and HDBSSPROD_FSC.get(b)) or (
+            kind == Kind.REFUSE
+        ):
+            self.told.add(pe)
+
+
+def _registers(header: Header, record: RawRecord, known: _Known) -> Iterator[Divergence]:
     br, prod, vtcr = record[4], record[5], record[6]
     buffer = Hdbssbr(br)
     if not (vtcr & VTCR_HA.mask and vtcr & VTCR_HD.mask):
@@ -185,14 +210,14 @@ def _registers(header: Header, record: RawRecord) -> Iterator[Divergence]:
             f"[{buffer.base:#x}, {end:#x})",
         )
     index = HDBSSPROD_INDEX.get(prod)
-    if index > buffer.capacity:
+    if index > buffer.capacity and record[2] not in known.preset:
         yield _finding(
             record,
             "R_RXCMY (INDEX beyond the capacity never comes from hardware)",
             f"INDEX of at most {buffer.capacity}",
             f"INDEX = {index}",
         )
-    if HDBSSPROD_FSC.get(prod):
+    if HDBSSPROD_FSC.get(prod) and record[2] in known.told:
         yield _finding(
             record,
             "I6 (an HDBSS fault is handled and FSC zeroed before the guest goes on)",

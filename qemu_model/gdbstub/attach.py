@@ -24,6 +24,7 @@ from qemu_model.machine.child import child
 from qemu_model.machine.command import RAM_BASE, KernelImage, MachineSpec, RunFiles
 from qemu_model.machine.flushwatch import FlushWatcher
 from qemu_model.model.choices import BEST, Choices
+from qemu_model.model.injection import Injection, Injector
 from qemu_model.program import Program
 from qemu_model.scenarios.holds import Step
 from qemu_model.vmlinux.elf import Vmlinux
@@ -136,6 +137,7 @@ class GdbInterception:
     """What the agent is going to do, for holds that wait for it."""
     start: bool = True
     choices: Choices = BEST
+    injections: tuple[Injection, ...] = ()
 
     @contextmanager
     def attach(self, files: RunFiles, qemu: Popen[bytes]) -> Iterator[Interceptor]:
@@ -163,7 +165,7 @@ class GdbInterception:
                 stack.callback(flushes.close)
             interceptor = Interceptor(
                 gdb, kernel, markers, ram, files.trace, spec.smp, holding, flushes, returns,
-                self.choices,
+                self.choices, Injector(self.injections),
             )  # fmt: skip
             stack.callback(interceptor.close)
             if holding is not None:

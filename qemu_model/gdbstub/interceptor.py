@@ -28,6 +28,7 @@ from qemu_model.gdbstub.ram import RamFile
 from qemu_model.machine.flushwatch import FlushWatcher
 from qemu_model.machine.flushwatch import Stop as FlushStop
 from qemu_model.model.choices import BEST, Choices, Visibility
+from qemu_model.model.injection import Injector
 from qemu_model.trace import Header, Kind, RawRecord, TraceWriter
 from qemu_model.vmlinux.sites import ESR_EL1, HINT_127, Role, Site, Sites, barrier
 
@@ -78,6 +79,7 @@ class Interceptor:
         flushes: FlushWatcher | None = None,
         returns: tuple[int, ...] = (),
         choices: Choices = BEST,
+        injector: Injector | None = None,
     ) -> None:
         self.gdb, self.kernel, self._ram = gdb, kernel, ram
         self._trace = TraceWriter(trace, Header(ram.base, ram.size, pes, WRITER))
@@ -87,7 +89,8 @@ class Interceptor:
             raise InfrastructureError(f"this QEMU's gdbstub does not show {', '.join(missing)}")
         if gdb.threads() != pes:
             raise InfrastructureError(f"the gdbstub shows {gdb.threads()} vCPUs, not {pes}")
-        self.pes = [EmulatedPe(index, ram, self._trace, choices) for index in range(pes)]
+        injector = injector or Injector()
+        self.pes = [EmulatedPe(index, ram, self._trace, choices, injector) for index in range(pes)]
         (self._reset_vtcr,) = gdb.read("VTCR_EL2")
         for pe in self.pes:
             pe.reset(self._reset_vtcr)

@@ -7,25 +7,28 @@ trace says what the model did.  Nothing here knows of gdb.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 from qemu_model.arch import syndrome
 from qemu_model.arch.registers import (
-    HDBSSPROD_FSC,
     VTCR_HD,
-    ProdFsc,
     hdbss_enabled,
     stage2_in_use,
 )
 from qemu_model.arch.stage2 import Fault
-from qemu_model.model.choices import BEST, Choices, Visibility
-from qemu_model.model.pe import PE, Aborted, Access, Append, Memory, Outcome, RetryLimit
+from qemu_model.model.access import Append, Injected, LateFsc, Lost, Told, Unwritable
+from qemu_model.model.choices import BEST, Choices, Report, Visibility
+from qemu_model.model.injection import Event, Injector, unknown
+from qemu_model.model.pe import PE, Aborted, Access, Memory, Outcome, RetryLimit
 from qemu_model.model.producer import Producer
 from qemu_model.trace import (
     BARRIER_CONTEXT,
     BARRIER_DSB,
     FLAG_CAS_LOST,
+    FLAG_DIRTY,
+    FLAG_PRECISE,
     Anomaly,
     Kind,
     TraceWriter,
@@ -71,10 +74,15 @@ class EmulatedPe:
     """One PE: the model's, and where it is."""
 
     def __init__(
-        self, index: int, ram: Memory, trace: TraceWriter, choices: Choices = BEST
+        self,
+        index: int,
+        ram: Memory,
+        trace: TraceWriter,
+        choices: Choices = BEST,
+        injector: Injector | None = None,
     ) -> None:
         self.index = index
-        self.model = PE(ram, choices, Producer())
+        self.model = PE(ram, choices, Producer(), injector=injector, number=index)
         self.in_guest = False
         self.refused: tuple[int, int] | None = None
         """ESR_EL2 as QEMU has it and as it is to be delivered, from a refusal on."""
@@ -83,17 +91,29 @@ class EmulatedPe:
         """HDBSSBR_EL2 and VTTBR_EL2 of the last guest entry."""
         self._trace = trace
         self._fruitless = 0
+        self._resets = 0
 
     def record(self, kind: Kind, *fields: int, flags: int = 0) -> None:
         """Write a trace record of this PE."""
         self._trace.write(kind, self.index, fields, flags)
 
     def reset(self, vtcr: int) -> None:
-        """Come out of reset; HDBSSBR_EL2 and HDBSSPROD_EL2 are UNKNOWN, here 0."""
-        self.model = PE(self.model.memory, self.model.choices, Producer(0, 0, vtcr))
+        """Come out of reset: the registers are UNKNOWN, here 0 unless that is injected."""
+        old = self.model
+        values = 0, 0, vtcr
+        met = old.injector.meet(Event.RESET, self.index)
+        if met is not None:
+            seed, number = met[1].seed or 0, self._resets
+            drawn = (unknown(seed, self.index, number, register) for register in range(3))
+            values = tuple(drawn)  # type: ignore[assignment]
+        self._resets += 1
+        producer = Producer(*values)
+        self.model = PE(old.memory, old.choices, producer, injector=old.injector, number=self.index)
         self.in_guest = False
         self.refused = None
-        self.record(Kind.RESET, 0, 0, vtcr)
+        if met is not None:
+            self._inject(Injected(*met, 0, producer.hdbssprod, 0))
+        self.record(Kind.RESET, producer.hdbssbr, producer.hdbssprod, producer.vtcr)
 
     def write(self, register: int, value: int, pc: int) -> int:
         """MSR at EL2; returns what QEMU is to see of it."""
@@ -133,32 +153,38 @@ class EmulatedPe:
         self.record(
             Kind.ENTRY, producer.hdbssbr, producer.hdbssprod, producer.vtcr, vttbr, hcr, elr
         )
+        self.model.preset()
+        self._tell(self.model.told)
 
     def leave(self, esr: int, far: int, hpfar: int, vector: int, elr: int) -> None:
         """Take an exception to EL2."""
         self.in_guest = False
         if self.model.choices.visibility is Visibility.AT_ONCE:
             self.model.dsb()
+            self._tell(self.model.told)
         self.model.context_synchronize()
         self.record(Kind.EXIT, esr, far, hpfar, self.model.producer.hdbssprod, vector, elr)
 
     @property
     def awaits_dsb(self) -> bool:
         """Whether there are entries at EL2 that only a DSB makes observable."""
-        return not self.in_guest and self.model.outstanding > 0
+        model = self.model
+        held = model.choices.visibility is Visibility.DSB and model.late_fsc
+        return not self.in_guest and (model.outstanding > 0 or held)
 
     @property
     def awaits_context(self) -> bool:
         """Whether a context synchronization event at EL2 would change what INDEX reads as."""
         model = self.model
         return (
-            not (self.in_guest or model.outstanding)
+            not (self.in_guest or self.awaits_dsb)
             and model.visible_prod != model.producer.hdbssprod
         )
 
     def dsb(self, pc: int) -> None:
         """Complete a DSB for loads and stores."""
         count = self.model.dsb()
+        self._tell(self.model.told)
         if count:
             self.record(Kind.BARRIER, BARRIER_DSB, count, self.model.visible_prod, pc)
 
@@ -171,31 +197,27 @@ class EmulatedPe:
         """Do what a PE with HDBSS does instead of a stage 2 Permission fault."""
         descriptor = syndrome.Abort.decode(abort.esr)
         s1ptw = descriptor is not None and descriptor.s1ptw
-        fsc = self.model.producer.fsc
         try:
             outcome = self.model.access(abort.ipa, Access.STAGE1_UPDATE if s1ptw else Access.WRITE)
         except RetryLimit:
+            self._tell(self.model.told)
             self.record(Kind.ANOMALY, Anomaly.RETRY_LIMIT, abort.ipa)
             return Verdict.KERNEL
-        for append in outcome.appended:
-            self._appended(append)
-        if self.model.producer.fsc != fsc:
-            self._buffer_failed()
+        self._tell(outcome.told)
         return self._verdict(abort, outcome)
 
     def _verdict(self, abort: GuestAbort, outcome: Outcome) -> Verdict:
         if not isinstance(outcome, Aborted):
             return self._retry(abort, bool(outcome.appended))
-        if outcome.refused and outcome.leaf is not None:
-            level = outcome.leaf.level
-            fsc = syndrome.encode_fsc(syndrome.Kind.PERMISSION, level)
-            esr = abort.esr & ~syndrome.FSC.mask | fsc | syndrome.HDBSSF.mask
+        if outcome.leaf is not None and (outcome.refused or outcome.write_failed):
+            esr = delivered(abort.esr, outcome.abort)
             producer = self.model.producer
             leaf = outcome.leaf
-            self.record(
-                Kind.REFUSE, abort.ipa, esr, producer.hdbssprod,
-                leaf.descriptor_pa, leaf.descriptor, producer.hdbssbr,
-            )  # fmt: skip
+            if outcome.refused:
+                self.record(
+                    Kind.REFUSE, abort.ipa, esr, producer.hdbssprod,
+                    leaf.descriptor_pa, leaf.descriptor, producer.hdbssbr,
+                )  # fmt: skip
             self.refused = (abort.esr, esr)
             return Verdict.REFUSED
         walk_fault = outcome.walk_fault
@@ -215,6 +237,24 @@ class EmulatedPe:
         self.record(Kind.ANOMALY, Anomaly.WALK_DISAGREES, abort.ipa)
         return Verdict.KERNEL
 
+    def _tell(self, told: Iterable[Told]) -> None:
+        """Record what the model did, in its order."""
+        for what in told:
+            match what:
+                case Append():
+                    self._appended(what)
+                case Injected():
+                    self._inject(what)
+                case Lost():
+                    self.record(Kind.LOST, what.ipa, what.descriptor_pa, what.before, what.after)
+                case LateFsc():
+                    self.record(Kind.LATE, what.hdbssprod)
+                case Unwritable():
+                    if what.sz_reserved:
+                        self.record(Kind.ANOMALY, Anomaly.RESERVED_SZ, what.hdbssbr)
+                    else:
+                        self.record(Kind.ANOMALY, Anomaly.BUFFER_OUTSIDE_RAM, what.slot_pa)
+
     def _appended(self, append: Append) -> None:
         self.entries += 1
         self.record(
@@ -223,10 +263,29 @@ class EmulatedPe:
             flags=append.index | (FLAG_CAS_LOST if append.cas_lost else 0),
         )  # fmt: skip
 
-    def _buffer_failed(self) -> None:
-        """The model wrote no entry and set FSC: say why."""
-        producer = self.model.producer
-        if producer.sz_reserved:
-            self.record(Kind.ANOMALY, Anomaly.RESERVED_SZ, producer.hdbssbr)
-        elif HDBSSPROD_FSC.get(producer.hdbssprod) == ProdFsc.EXTERNAL_ABORT:
-            self.record(Kind.ANOMALY, Anomaly.BUFFER_OUTSIDE_RAM, producer.slot())
+    def _inject(self, told: Injected) -> None:
+        injection = told.injection
+        self.record(
+            Kind.INJECT, injection.what, told.ipa, told.number, told.hdbssprod,
+            injection.late or 0, told.descriptor_pa,
+            flags=(FLAG_PRECISE if injection.report is Report.PRECISE else 0)
+            | (FLAG_DIRTY if injection.dirty else 0),
+        )  # fmt: skip
+
+
+_ISS_OF_ACCESS = 0x01FF_C000
+"""ISV to AR: what the instruction was."""
+
+
+def delivered(esr: int, abort: syndrome.Abort) -> int:
+    """ESR_EL2 of an abort that QEMU told as ``esr``: only what HDBSS is about differs."""
+    esr = esr & ~syndrome.FSC.mask | syndrome.FSC.get(abort.esr) | syndrome.HDBSSF.mask
+    s1ptw = abort.s1ptw and not esr & syndrome.S1PTW.mask
+    if abort.kind is not syndrome.Kind.PERMISSION or s1ptw:
+        esr &= ~_ISS_OF_ACCESS  # ISV is 0 for all but plain accesses
+    if s1ptw:
+        esr |= syndrome.S1PTW.mask
+    if abort.instruction and syndrome.EC.get(esr) != abort.esr >> syndrome.EC.low & 0x3F:
+        klass = syndrome.ExceptionClass.INSTRUCTION_ABORT_LOWER_EL
+        esr = syndrome.EC.put(esr, klass) & ~(syndrome.WNR.mask | syndrome.CM.mask)
+    return esr

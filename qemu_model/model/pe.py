@@ -13,97 +13,31 @@ taken, and the method says so.
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Protocol
 
 from qemu_model.arch import descriptor as leaf_bits
 from qemu_model.arch import syndrome
 from qemu_model.arch.registers import VTCR_HA, ProdFsc, SysReg, hdbss_slot, stage2_in_use
 from qemu_model.arch.stage2 import Fault, Leaf, WalkFault, walk
 from qemu_model.arch.syndrome import Abort
+from qemu_model.model.access import (
+    Aborted,
+    Access,
+    Append,
+    Completed,
+    Injected,
+    LateFsc,
+    Lost,
+    Outcome,
+    Told,
+    Unwritable,
+)
 from qemu_model.model.choices import Choices, Report, Visibility
+from qemu_model.model.heldback import OUTSTANDING_MAX, HeldBack, Memory
+from qemu_model.model.injection import FAULTS, Event, Injection, Injector, What
 from qemu_model.model.producer import Producer
 
 RETRY_LIMIT = 64
 """Lost compare-and-swaps after which an access gives up; hardware has no limit."""
-
-OUTSTANDING_MAX = 64
-"""Entries that a PE holds back with ``Visibility.DSB``; a further one pushes out the oldest."""
-
-
-class Memory(Protocol):
-    """Physical memory as the MMU sees it; words are 64 bits, addresses aligned to 8."""
-
-    def read64(self, pa: int) -> int | None:
-        """Return the word, or None where there is no memory."""
-
-    def write64(self, pa: int, value: int) -> ProdFsc:
-        """Write a word atomically; the fault of the write, ``ProdFsc.NONE`` if it worked."""
-
-    def compare_and_swap64(self, pa: int, expected: int, new: int) -> int | None:
-        """Swap if the word equals ``expected``; return the word found, None for an abort."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Needs:
-    reads: bool = False
-    writes: bool = False
-    fetches: bool = False
-    dirties: bool = False
-    stage1_walk: bool = False
-
-
-class Access(Enum):
-    """Kinds of access by what they need of stage 2 and whether they dirty."""
-
-    READ = _Needs(reads=True)
-    WRITE = _Needs(writes=True, dirties=True)
-    ATOMIC = _Needs(reads=True, writes=True, dirties=True)
-    FAILED_CAS = _Needs(reads=True, writes=True)  # dirties as Choices.failed_cas_dirties says
-    FETCH = _Needs(fetches=True)
-    STAGE1_UPDATE = _Needs(reads=True, writes=True, dirties=True, stage1_walk=True)
-    # AT and cache maintenance: writable-clean grants, nothing is updated (R_RKMHW)
-    PROBE_WRITE = _Needs(writes=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """One entry that was written, with the fields of a trace's APPEND record."""
-
-    ipa: int
-    entry: int
-    slot_pa: int
-    descriptor_pa: int
-    before: int
-    after: int
-    index: int
-    cas_lost: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """The access was translated and may be performed; ``leaf`` is None without stage 2."""
-
-    leaf: Leaf | None
-    appended: tuple[Append, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Aborted:
-    """The access took an abort to EL2.
-
-    ``refused`` says that only HDBSS stood in the way (R_STJMN).  ``leaf`` is None if
-    the walk itself failed, then ``walk_fault`` tells how.
-    """
-
-    abort: Abort
-    leaf: Leaf | None
-    refused: bool = False
-    walk_fault: WalkFault | None = None
-    appended: tuple[Append, ...] = ()
-
-
-Outcome = Completed | Aborted
-
 
 _WALK_FAULT = {
     Fault.TRANSLATION: syndrome.Kind.TRANSLATION,
@@ -112,11 +46,25 @@ _WALK_FAULT = {
 }
 
 
+_FAULT_OF = {What.ABORT: ProdFsc.EXTERNAL_ABORT, What.GPF: ProdFsc.GPF}
+
+
 class _Recorded(Enum):
     """How the attempt to record a dirty update ended, if the access was not stopped."""
 
-    UPDATE = "go on with the descriptor"
+    ENTRY = "an entry was written: go on with the descriptor"
+    LOST = "the entry is lost: go on with the descriptor all the same"
     AGAIN = "evaluate the access anew"
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """A fault of an HDBSS write, and how the PE deals with it."""
+
+    fsc: ProdFsc
+    report: Report
+    dirty: bool
+    late: int
 
 
 class Undefined(Exception):
@@ -136,7 +84,8 @@ class PE:
 
     ``memory`` holds tables and buffer.  ``hdbssen`` is SCR_EL3.HDBSSEn; a machine
     without EL3 behaves as if it were 1.  Register contents after a Warm reset are
-    UNKNOWN, so they are given as ``producer``.
+    UNKNOWN, so they are given as ``producer``.  ``injector`` counts the events of the
+    whole machine, in which this PE is number ``number``.
     """
 
     def __init__(
@@ -145,18 +94,23 @@ class PE:
         choices: Choices | None = None,
         producer: Producer | None = None,
         hdbssen: bool = True,
+        injector: Injector | None = None,
+        number: int = 0,
     ) -> None:
         self.memory = memory
         self.choices = choices or Choices()
         self.producer = producer or Producer()
         self.hdbssen = hdbssen
+        self.injector = injector or Injector()
+        self.number = number
+        self.told: list[Told] = []
+        """What the last access, or what came after it, did in memory and registers."""
         self.hcr = 0
         self.vttbr = 0
-        self._synchronized_prod = self.producer.hdbssprod
-        self._outstanding: list[tuple[int, int]] = []
-        self._uncounted = 0
+        self._held = HeldBack(self.producer, self.choices.visibility is Visibility.DSB)
         self._late_fsc = ProdFsc.NONE
         self._late_updates = 0
+        self._race_lost = False
 
     # --- register accesses ----------------------------------------------------
 
@@ -175,8 +129,7 @@ class PE:
             return value
         held = self.producer.write(register, value)
         if register == SysReg.HDBSSPROD_EL2:
-            self._synchronized_prod = held
-            self._uncounted = 0
+            self._held.written()
         return held
 
     def read(self, register: int, el: int = 2) -> int:
@@ -192,8 +145,8 @@ class PE:
             return self.hcr
         if register == SysReg.VTTBR_EL2:
             return self.vttbr
-        if register == SysReg.HDBSSPROD_EL2 and self._holds_back:
-            return self._synchronized_prod
+        if register == SysReg.HDBSSPROD_EL2:
+            return self._held.hdbssprod
         return self.producer.read(register)
 
     def _check_access(self, register: int, el: int) -> None:
@@ -204,58 +157,70 @@ class PE:
             raise TrappedToEl3(f"{SysReg(register).name} with HDBSSEn 0")
 
     @property
-    def _holds_back(self) -> bool:
-        return self.choices.visibility is Visibility.DSB
-
-    @property
     def outstanding(self) -> int:
         """Entries that have not reached memory."""
-        return len(self._outstanding)
+        return self._held.outstanding
 
     @property
     def visible_prod(self) -> int:
         """HDBSSPROD_EL2 as a direct read shows it now."""
-        return self.read(SysReg.HDBSSPROD_EL2)
+        return self._held.hdbssprod
 
     def context_synchronize(self) -> bool:
         """Take a context synchronization event: ISB, exception entry or return.
 
-        Increments for entries that are outstanding are not included (UNCONFIRMED).  Returns
-        whether a direct read of HDBSSPROD_EL2 shows something else now.
+        Returns whether a direct read of HDBSSPROD_EL2 shows something else now.
         """
-        before = self._synchronized_prod
-        self._synchronized_prod = self.producer.hdbssprod - self._uncounted
-        return self._holds_back and self._synchronized_prod != before
+        return self._held.synchronize()
+
+    @property
+    def late_fsc(self) -> bool:
+        """Whether an FSC is still to be set."""
+        return self._late_fsc != ProdFsc.NONE
 
     def dsb(self) -> int:
         """Complete a DSB for loads and stores: entries become observable (R_CGCHP, ~R_TCJKB).
 
-        A late FSC is set by now as well (permissive: no rule gives it a limit).  An
-        outstanding entry whose write fails only here is lost, which FSC tells.  Returns
-        the number of entries that were outstanding.
+        A late FSC is set by now as well (permissive: no rule gives it a limit).  Returns the
+        number of entries that were outstanding.
         """
-        if self._late_fsc:
+        self.told = []
+        if self.late_fsc:
             self._publish_late_fsc()
-        count = self.outstanding
-        while self._outstanding:
-            self._publish_oldest()
-        return count
+        return self._held.publish(self.memory)
 
     def enter_guest(self) -> None:
-        """Return to EL1&0: what is outstanding becomes observable, and the context is new."""
-        self.dsb()
+        """Return to EL1&0: what is outstanding becomes observable, and the context is new.
+
+        An INDEX that is injected comes then, as if an earlier owner had left it.
+        """
+        self.told = []
+        self._held.publish(self.memory)
         self.context_synchronize()
 
-    def _publish_oldest(self) -> None:
-        slot, value = self._outstanding.pop(0)
-        self._uncounted = min(self._uncounted, self.outstanding)
-        fault = self.memory.write64(slot, value)
-        if fault:
-            self.producer.fail(fault)
+    def preset(self) -> None:
+        """Let an injection of INDEX at a guest entry happen; ``told`` has it."""
+        self.told = []
+        if not self.hdbss_on or self.producer.hdbssprod:
+            return
+        met = self._meet(Event.ENTRY, 0)
+        if met is not None and met[1].preset is not None:
+            self.producer.index = met[1].preset.of(self.producer.hdbssbr)
+            self._held.written()
+            self._tell_injected(met, 0, 0)
 
     def _publish_late_fsc(self) -> None:
         self.producer.fail(self._late_fsc)
         self._late_fsc = ProdFsc.NONE
+        self.told.append(LateFsc(self.producer.hdbssprod))
+
+    # --- injections -----------------------------------------------------------
+
+    def _meet(self, event: Event, ipa: int) -> tuple[int, Injection] | None:
+        return self.injector.meet(event, self.number, self.vttbr >> 48, ipa)
+
+    def _tell_injected(self, met: tuple[int, Injection], ipa: int, descriptor_pa: int) -> None:
+        self.told.append(Injected(*met, ipa, self.producer.hdbssprod, descriptor_pa))
 
     # --- what is in effect ----------------------------------------------------
 
@@ -275,58 +240,74 @@ class PE:
 
         Raises RetryLimit if the descriptor never stands still.
         """
+        self.told = []
         if not stage2_in_use(self.hcr):
             return Completed(None)
-        appended: list[Append] = []
         for _ in range(RETRY_LIMIT):
-            outcome = self._attempt(ipa, kind, el, appended)
+            outcome = self._attempt(ipa, kind, el)
             if outcome is not None:
-                while self.outstanding > OUTSTANDING_MAX:
-                    self._publish_oldest()
-                return outcome
+                self._held.bound(self.memory)
+                return replace(outcome, told=tuple(self.told))
         raise RetryLimit(f"IPA {ipa:#x}: the descriptor changed {RETRY_LIMIT} times")
 
-    def _attempt(self, ipa: int, kind: Access, el: int, appended: list[Append]) -> Outcome | None:
+    def _attempt(self, ipa: int, kind: Access, el: int) -> Outcome | None:
         """Walk and update once; None means that the access is evaluated anew."""
         leaf = walk(ipa, self.vttbr, self.producer.vtcr, self.memory.read64)
         if isinstance(leaf, WalkFault):
             # A fault of the walk comes before anything HDBSS does (digest 8, evaluation order).
             abort = self._abort(kind, _WALK_FAULT[leaf.fault], leaf.level)
-            return Aborted(abort, None, walk_fault=leaf, appended=tuple(appended))
+            return Aborted(abort, None, walk_fault=leaf)
 
         old = leaf.descriptor
         fault = self._permission(kind, el, old)
         new = old
         if fault is None and not old & leaf_bits.AF.mask:
             new |= leaf_bits.AF.mask
-        entries = len(appended)
+        recorded: Aborted | _Recorded | None = None
         if self._dirties(kind, old, fault):
             new = leaf_bits.dirtied(old)
             if self.hdbss_on:
-                recorded = self._record(ipa, kind, leaf, appended)
+                recorded = self._record(ipa, kind, leaf)
                 if isinstance(recorded, Aborted):
                     return recorded
                 if recorded is _Recorded.AGAIN:
                     return None
 
         if new != old:
-            found = self.memory.compare_and_swap64(leaf.descriptor_pa, old, new)
-            counted = len(appended) > entries
+            counted = recorded is _Recorded.ENTRY
+            found = self._swap(leaf.descriptor_pa, old, new, counted)
             if found is None:
                 # ~R_ZLNFF: the entry was written before; whether it counts is C13.
                 if counted and not self.choices.aborted_update_keeps_entry:
-                    self._take_back(appended)
+                    self._take_back()
                 abort = self._abort(kind, syndrome.Kind.EXTERNAL_ABORT_WALK, leaf.level)
-                return Aborted(abort, leaf, appended=tuple(appended))
-            if found != old:
+                return Aborted(abort, leaf)
+            if found != old or self._race_lost:
                 if counted and self.choices.lost_cas_keeps_entry:
-                    appended[-1] = replace(appended[-1], after=found, cas_lost=True)
+                    self._mark_lost(found)
                 elif counted:
-                    self._take_back(appended)
+                    self._take_back()
                 return None
+            if recorded is _Recorded.LOST:
+                self._lost(ipa, leaf.descriptor_pa, old, new)
         if fault is not None:
-            return Aborted(self._abort(kind, fault, leaf.level), leaf, appended=tuple(appended))
-        return Completed(leaf, tuple(appended))
+            return Aborted(self._abort(kind, fault, leaf.level), leaf)
+        return Completed(leaf)
+
+    def _swap(self, pa: int, old: int, new: int, counted: bool) -> int | None:
+        """Compare and swap a descriptor, unless an injection lets the race be lost."""
+        if self._race_lost and counted:
+            return old
+        self._race_lost = False
+        return self.memory.compare_and_swap64(pa, old, new)
+
+    def _lost(self, ipa: int, pa: int, before: int, after: int) -> None:
+        """A page has become dirty without an entry."""
+        self.told.append(Lost(ipa, pa, before, after))
+        if self.late_fsc:
+            if not self._late_updates:
+                self._publish_late_fsc()
+            self._late_updates -= 1
 
     def _permission(self, kind: Access, el: int, descriptor: int) -> syndrome.Kind | None:
         """Return the fault that the leaf itself gives, HDBSS left aside."""
@@ -367,92 +348,121 @@ class PE:
 
     # --- the record of a dirty update -----------------------------------------
 
-    def _record(
-        self, ipa: int, kind: Access, leaf: Leaf, appended: list[Append]
-    ) -> Aborted | _Recorded:
+    def _record(self, ipa: int, kind: Access, leaf: Leaf) -> Aborted | _Recorded:
         """Append the entry of a leaf that is about to become dirty (R_WZKFT, R_STJMN)."""
         producer = self.producer
+        self._race_lost = False
         if not producer.can_append():
-            return self._refuse(kind, leaf, appended)
-        if self._late_fsc:
-            # I_LMSZL: the report is still under way, this entry is lost too.
-            self._late_updates -= 1
-            if not self._late_updates:
-                self._publish_late_fsc()
-            return _Recorded.UPDATE
+            return self._refuse(ipa, kind, leaf)
+        if self.late_fsc:
+            return _Recorded.LOST  # I_LMSZL: the report is still under way
+        met = self._meet(Event.APPEND, ipa)
+        if met is not None:
+            injected = met[1]
+            if injected.what in FAULTS:
+                return self._injected_fault(met, ipa, kind, leaf)
+            self._tell_injected(met, ipa, leaf.descriptor_pa)
+            self._race_lost = injected.what is What.CAS_LOST
+            while injected.what is What.FILL and producer.index + 1 < producer.capacity:
+                fault = self._append(ipa, leaf)
+                if fault:
+                    return self._failed(self._as_chosen(fault), ipa, kind, leaf)
+                self._mark_lost(leaf.descriptor)
+        fault = self._append(ipa, leaf)
+        return self._failed(self._as_chosen(fault), ipa, kind, leaf) if fault else _Recorded.ENTRY
 
+    def _append(self, ipa: int, leaf: Leaf) -> ProdFsc:
+        """Write the entry at INDEX and count it; the fault of the write."""
+        producer = self.producer
         entry, slot = producer.entry_for(ipa, leaf.level), producer.slot()
         fault = self._write_entry(slot, entry)
-        if fault is ProdFsc.GPF:
-            return self._granule_protection_fault(kind, leaf, appended)
         if fault:
-            return self._external_abort(kind, leaf, appended)
+            self.told.append(Unwritable(slot, producer.hdbssbr, producer.sz_reserved))
+            return fault
         before = leaf.descriptor
         after = leaf_bits.dirtied(before)
-        appended.append(Append(ipa, entry, slot, leaf.descriptor_pa, before, after, producer.index))
+        self.told.append(
+            Append(ipa, entry, slot, leaf.descriptor_pa, before, after, producer.index)
+        )
         producer.appended()
         for ahead in range(producer.index, producer.index + self.choices.zero_ahead):
             if ahead < producer.capacity:  # never outside the N slots
                 self.memory.write64(hdbss_slot(producer.base, ahead), 0)
-        return _Recorded.UPDATE
+        return ProdFsc.NONE
 
     def _write_entry(self, slot: int, entry: int) -> ProdFsc:
         if self.producer.sz_reserved:
             # UNCONFIRMED what a reserved SZ does; taken as a buffer that cannot be written.
             return ProdFsc.EXTERNAL_ABORT
-        if not self._holds_back:
-            return self.memory.write64(slot, entry)
-        if self.memory.read64(slot) is None:
-            return ProdFsc.EXTERNAL_ABORT
-        self._outstanding.append((slot, entry))
-        self._uncounted += 1
-        return ProdFsc.NONE
+        return self._held.entry(self.memory, slot, entry)
 
-    def _refuse(self, kind: Access, leaf: Leaf, appended: list[Append]) -> Aborted:
+    def _refuse(self, ipa: int, kind: Access, leaf: Leaf) -> Aborted:
         """Refuse an access as if VTCR_EL2.HD were 0, and set HDBSSF (R_STJMN, R_YHLRY)."""
         old = leaf.descriptor
         if self.choices.af_with_refusal and not old & leaf_bits.AF.mask:
             self.memory.compare_and_swap64(leaf.descriptor_pa, old, old | leaf_bits.AF.mask)
         abort = self._abort(kind, syndrome.Kind.PERMISSION, leaf.level, hdbssf=True)
-        return Aborted(abort, leaf, refused=True, appended=tuple(appended))
+        met = self._meet(Event.REFUSAL, ipa)
+        if met is not None:
+            # As of a stage 1 walk that has to update its table (digest 11).
+            fetch = abort.instruction or met[1].what is What.FETCH
+            abort = replace(abort, s1ptw=True, instruction=fetch)
+            self._tell_injected(met, ipa, leaf.descriptor_pa)
+        return Aborted(abort, leaf, refused=True)
 
-    def _external_abort(
-        self, kind: Access, leaf: Leaf, appended: list[Append]
+    def _as_chosen(self, fsc: ProdFsc) -> _Fault:
+        """A fault of the HDBSS write itself, dealt with as ``Choices`` say."""
+        choices = self.choices
+        if fsc is ProdFsc.GPF:
+            return _Fault(fsc, choices.gpf, dirty=False, late=0)
+        dirty = choices.dirty_after_external_abort
+        return _Fault(fsc, choices.external_abort, dirty, choices.fsc_delay)
+
+    def _injected_fault(
+        self, met: tuple[int, Injection], ipa: int, kind: Access, leaf: Leaf
     ) -> Aborted | _Recorded:
-        """The entry's write took an External abort; INDEX stays (~R_JHHQW, digest 9a)."""
-        dirty = self.choices.dirty_after_external_abort
-        if self.choices.external_abort is Report.PRECISE:
-            if dirty:  # ~R_QNJKV (C12)
-                old = leaf.descriptor
-                self.memory.compare_and_swap64(leaf.descriptor_pa, old, leaf_bits.dirtied(old))
-            abort = self._abort(kind, syndrome.Kind.EXTERNAL_ABORT_WALK, leaf.level, hdbssf=True)
-            return Aborted(abort, leaf, appended=tuple(appended))
-        if self.choices.fsc_delay:
-            self._late_fsc = ProdFsc.EXTERNAL_ABORT
-            self._late_updates = self.choices.fsc_delay
-            return _Recorded.UPDATE
-        self.producer.fail(ProdFsc.EXTERNAL_ABORT)
-        return _Recorded.UPDATE if dirty else _Recorded.AGAIN
+        injected = met[1].settled(self.choices, 0)
+        assert injected.report is not None
+        fault = _Fault(
+            _FAULT_OF[injected.what], injected.report, bool(injected.dirty), injected.late or 0
+        )
+        at = len(self.told)
+        result = self._failed(fault, ipa, kind, leaf)
+        # What is told of it is the register as it is then.
+        told = Injected(met[0], injected, ipa, self.producer.hdbssprod, leaf.descriptor_pa)
+        self.told.insert(at, told)
+        return result
 
-    def _granule_protection_fault(
-        self, kind: Access, leaf: Leaf, appended: list[Append]
-    ) -> Aborted | _Recorded:
-        """The entry's write took a GPF; INDEX stays, no update (R_LHLSD, digest 9b).
+    def _failed(self, fault: _Fault, ipa: int, kind: Access, leaf: Leaf) -> Aborted | _Recorded:
+        """The entry's write took a fault; INDEX stays (~R_JHHQW, R_LHLSD, digest 9a, 9b).
 
-        "No update" is how the pseudocode reads; the rule's own text does not say it.
+        ~R_QNJKV (C12): after an External abort the descriptor may be dirtied.  That it is
+        not after a GPF is how the pseudocode reads; the rule's own text does not say it.
         """
-        if self.choices.gpf is Report.PRECISE:
-            abort = self._abort(kind, syndrome.Kind.GPF_WALK, leaf.level, hdbssf=True)
-            return Aborted(abort, leaf, appended=tuple(appended))
-        self.producer.fail(ProdFsc.GPF)
-        return _Recorded.AGAIN
+        gpf = fault.fsc is ProdFsc.GPF
+        if fault.report is Report.PRECISE:
+            if fault.dirty:
+                old, new = leaf.descriptor, leaf_bits.dirtied(leaf.descriptor)
+                if self.memory.compare_and_swap64(leaf.descriptor_pa, old, new) == old:
+                    self.told.append(Lost(ipa, leaf.descriptor_pa, old, new))
+            code = syndrome.Kind.GPF_WALK if gpf else syndrome.Kind.EXTERNAL_ABORT_WALK
+            return Aborted(self._abort(kind, code, leaf.level, hdbssf=True), leaf)
+        if fault.late:
+            self._late_fsc, self._late_updates = fault.fsc, fault.late
+            return _Recorded.LOST
+        self.producer.fail(fault.fsc)
+        return _Recorded.LOST if fault.dirty else _Recorded.AGAIN
 
-    def _take_back(self, appended: list[Append]) -> None:
-        appended.pop()
+    def _mark_lost(self, found: int) -> None:
+        """The race for the descriptor of the newest entry is lost; the entry stays (C9)."""
+        last = self.told[-1]
+        assert isinstance(last, Append)
+        self.told[-1] = replace(last, after=found, cas_lost=True)
+
+    def _take_back(self) -> None:
+        self.told.pop()
         self.producer.taken_back()
-        if self._holds_back:
-            self._outstanding.pop()
-            self._uncounted -= 1
+        self._held.take_back()
 
     @staticmethod
     def _abort(kind: Access, fault: syndrome.Kind, level: int, hdbssf: bool = False) -> Abort:
@@ -465,3 +475,19 @@ class PE:
             s1ptw=needs.stage1_walk,
             hdbssf=hdbssf,
         )
+
+
+__all__ = [
+    "OUTSTANDING_MAX",
+    "PE",
+    "RETRY_LIMIT",
+    "Aborted",
+    "Access",
+    "Append",
+    "Completed",
+    "Memory",
+    "Outcome",
+    "RetryLimit",
+    "TrappedToEl3",
+    "Undefined",
+]

@@ -35,4 +35,7 @@ bool abort_is_candidate(uint64_t esr);
 enum verdict pe_dirty_update(struct pe *pe, const struct memory *mem, struct trace *trace,
 			     struct abort *abort);
 
+/* Set an FSC that is late, if there is one; writes a LATE record. */
+bool pe_set_late_fsc(struct pe *pe, struct trace *trace);
+
 #endif

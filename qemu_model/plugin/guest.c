@@ -45,6 +45,8 @@ static void record_exit(struct vcpu *vcpu, uint64_t vector)
 {
 	const struct abort *abort = &vcpu->abort;
 
+	if (!vcpu->pe.choices.late)
+		pe_set_late_fsc(&vcpu->pe, interceptor.trace);
 	visibility_synchronize(&vcpu->pe);
 	trace_record(interceptor.trace, TRACE_EXIT, vcpu->pe.index, 0, abort->esr, abort->far,
 		     abort->hpfar, vcpu->pe.hdbssprod, vector & VECTOR_OFFSET, abort->elr);
@@ -72,6 +74,7 @@ void on_dsb(unsigned int index, void *site)
 	(void)index;
 	if (!vcpu)
 		return;
+	pe_set_late_fsc(&vcpu->pe, interceptor.trace);
 	count = visibility_dsb(&vcpu->pe, &interceptor.memory);
 	if (count)
 		record_barrier(vcpu, BARRIER_DSB, count, site_pc(site));
@@ -93,6 +96,26 @@ void on_isb(unsigned int index, void *site)
 {
 	(void)index;
 	context_synchronized(site);
+}
+
+/* Injection "index": as if an earlier owner of the buffer had left it */
+static void preset_index(struct vcpu *vcpu)
+{
+	const struct injection *injection;
+	struct pe *pe = &vcpu->pe;
+	uint64_t capacity = hdbssbr_capacity(pe->hdbssbr);
+
+	if (!vtcr_hdbss_enabled(pe->vtcr) || pe->hdbssprod)
+		return;
+	injection = inject_meet(pe->injector, EVENT_ENTRY, pe->index, vcpu->entry_vttbr, 0);
+	if (!injection)
+		return;
+	pe_write(pe, SYS_HDBSSPROD_EL2,
+		 injection->preset == PRESET_MAX ? HDBSSPROD_INDEX :
+		 injection->preset == PRESET_FULL ? capacity :
+		 injection->preset == PRESET_LAST ? capacity - 1 : 0);
+	trace_record(interceptor.trace, TRACE_INJECT, pe->index, 0, injection->what, 0,
+		     inject_number(pe->injector, injection), pe->hdbssprod);
 }
 
 /* ERET, ERETAA, ERETAB */
@@ -132,11 +155,13 @@ void on_eret(unsigned int index, void *site)
 	visibility_dsb(&vcpu->pe, &interceptor.memory);
 	visibility_synchronize(&vcpu->pe);
 	vcpu->pe.entries_to_guest++;
+	vcpu->entered = true;
 	vcpu->entry_hdbssbr = vcpu->pe.hdbssbr;
 	vcpu->entry_vttbr = reg_read(REG_VTTBR_EL2);
 	trace_record(interceptor.trace, TRACE_ENTRY, vcpu->pe.index, 0, vcpu->pe.hdbssbr,
 		     vcpu->pe.hdbssprod, vcpu->pe.vtcr, vcpu->entry_vttbr, hcr,
 		     reg_read(REG_ELR_EL2));
+	preset_index(vcpu);
 }
 
 /* Exceptions and interrupts, after QEMU has entered the vector */

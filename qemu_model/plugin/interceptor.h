@@ -17,6 +17,7 @@ struct interceptor {
 	struct memory memory;
 	struct trace *trace;	/* NULL: none is wanted */
 	struct choices choices;
+	struct injector injector;
 };
 
 extern struct interceptor interceptor;

@@ -13,7 +13,22 @@ void pe_reset(struct pe *pe, uint64_t vtcr)
 	pe->nr_outstanding = 0;
 	pe->uncounted = 0;
 	pe->visible_prod = 0;
+	pe->late_fsc = 0;
 	pe->fruitless = 0;
+}
+
+const struct injection *pe_inject_unknown(struct pe *pe)
+{
+	const struct injection *injection =
+		inject_meet(pe->injector, EVENT_RESET, pe->index, 0, 0);
+	uint64_t reset = pe->nr_resets++;
+
+	if (!injection)
+		return NULL;
+	pe_write(pe, SYS_HDBSSBR_EL2, inject_unknown(injection->seed, pe->index, reset, 0));
+	pe_write(pe, SYS_HDBSSPROD_EL2, inject_unknown(injection->seed, pe->index, reset, 1));
+	pe_write(pe, SYS_VTCR_EL2, inject_unknown(injection->seed, pe->index, reset, 2));
+	return injection;
 }
 
 uint64_t *pe_register(struct pe *pe, uint32_t reg)

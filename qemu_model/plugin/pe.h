@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "choices.h"
+#include "inject.h"
 
 /* HDBSSBR_EL2 */
 #define HDBSSBR_BADDR		0x00fffffffffff000ull
@@ -19,6 +20,7 @@
 /* HDBSSPROD_EL2 */
 #define HDBSSPROD_FSC		0xfc000000ull
 #define HDBSSPROD_FSC_ABORT	(0x10ull << 26)	/* External abort on an HDBSS write */
+#define HDBSSPROD_FSC_GPF	(0x28ull << 26)	/* Granule Protection Fault on one */
 #define HDBSSPROD_INDEX		0x7ffffull
 
 /* HCR_EL2 */
@@ -36,10 +38,15 @@
 #define ESR_EC_DABT_LOWER	0x24
 #define ESR_FSC_TYPE		0x3cull
 #define ESR_FSC_PERM		0x0cull		/* Permission fault */
+#define ESR_FSC_SEA_WALK	0x14ull		/* synchronous External abort on a walk or update */
+#define ESR_FSC_GPF_WALK	0x24ull		/* Granule Protection Fault on one */
+#define ESR_FSC			0x3full
 #define ESR_FSC_LEVEL		0x03ull
 #define ESR_WNR			(1ull << 6)
 #define ESR_S1PTW		(1ull << 7)
 #define ESR_CM			(1ull << 8)
+#define ESR_ISS_OF_ACCESS	0x01ffc000ull	/* ISV to AR */
+#define ESR_EC_SHIFT		26
 #define ESR_HDBSSF		(1ull << 43)
 
 #define HAFDBS_HDBSS		4		/* ID_AA64MMFR1_EL1.HAFDBS */
@@ -51,6 +58,8 @@
 struct pe {
 	unsigned int index;		/* QEMU's vCPU index */
 	struct choices choices;
+	struct injector *injector;	/* of the whole machine, or NULL */
+	uint64_t nr_resets;
 	uint64_t hdbssbr;
 	uint64_t hdbssprod;
 	uint64_t vtcr;			/* as software wrote it */
@@ -62,6 +71,9 @@ struct pe {
 	unsigned int nr_outstanding;
 	unsigned int uncounted;
 	uint64_t visible_prod;
+	/* I_LMSZL: FSC that is still to be set, after so many more lost entries */
+	uint64_t late_fsc;
+	uint64_t late_updates;
 	unsigned int fruitless;		/* retries since the last append, see append.c */
 	/* for the summary */
 	uint64_t entries, refusals, anomalies, entries_to_guest;
@@ -69,6 +81,9 @@ struct pe {
 
 /* Reset values are UNKNOWN; here they are 0, and QEMU's for VTCR_EL2. */
 void pe_reset(struct pe *pe, uint64_t vtcr);
+
+/* After pe_reset(): let them be UNKNOWN, if that is injected; NULL if it is not. */
+const struct injection *pe_inject_unknown(struct pe *pe);
 
 /* The register with Linux' number @reg, NULL if it is none of ours. */
 uint64_t *pe_register(struct pe *pe, uint32_t reg);

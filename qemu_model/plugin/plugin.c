@@ -169,9 +169,8 @@ static void on_vcpu_init(unsigned int index, void *userdata)
 		die("QEMU's CPU has no register %s: use -cpu max", missing);
 	vcpu_bind(index);
 	vcpu->pe.choices = interceptor.choices;
-	pe_reset(&vcpu->pe, reg_read(REG_VTCR_EL2));
-	trace_record(interceptor.trace, TRACE_RESET, index, 0, vcpu->pe.hdbssbr,
-		     vcpu->pe.hdbssprod, vcpu->pe.vtcr);
+	vcpu->pe.injector = &interceptor.injector;
+	vcpu_reset_registers(vcpu, reg_read(REG_VTCR_EL2), interceptor.trace);
 }
 
 static void on_exit_of_qemu(void *userdata)
@@ -249,6 +248,12 @@ static bool parse_option(char *option)
 		return parse_flush_fd(value);
 	} else if (!strcmp(option, "flush-at")) {
 		return parse_flush_at(value);
+	} else if (!strcmp(option, "inject")) {
+		if (!inject_add(&interceptor.injector, value)) {
+			fprintf(stderr, "hdbss: inject=%s..: it is none, or one too many\n",
+				value);
+			return false;
+		}
 	} else if (choices_known(option)) {
 		if (!choices_set(&interceptor.choices, option, value)) {
 			fprintf(stderr, "hdbss: %s=%s: the choice has no such value\n", option,
@@ -257,7 +262,7 @@ static bool parse_option(char *option)
 		}
 	} else {
 		fprintf(stderr,
-			"hdbss: unknown option %s: use ram=, trace=, trace-limit=, flush-fd=, flush-at= and the choices of hdbss run --choices\n",
+			"hdbss: unknown option %s: use ram=, trace=, trace-limit=, flush-fd=, flush-at=, inject= and the choices of hdbss run --choices\n",
 			option);
 		return false;
 	}

@@ -91,7 +91,7 @@ void on_mrs(unsigned int index, void *site)
 	vcpu = vcpu_accessing();
 	if (!vcpu)
 		return;
-	if (reg == SYS_HDBSSPROD_EL2 && watch_active() && vcpu->pe.hdbssprod & HDBSSPROD_INDEX)
+	if (reg == SYS_HDBSSPROD_EL2 && watch_active() && vcpu->entered && vcpu->pe.hdbssprod & HDBSSPROD_INDEX)
 		watch(vcpu, WATCH_DRAIN_BEGINS, site);
 	deliver(vcpu, site, reg == SYS_HDBSSPROD_EL2 ? visibility_prod(&vcpu->pe) :
 						       *pe_register(&vcpu->pe, reg));
@@ -110,8 +110,8 @@ void on_msr_hdbss(unsigned int index, void *site)
 		return;
 	value = reg_read_x(insn_rt(insn));
 	/* Before the record: what begins after it cannot have changed what is seen now. */
-	if (reg == SYS_HDBSSPROD_EL2 && watch_active() && !(value & HDBSSPROD_INDEX) &&
-	    vcpu->pe.hdbssprod & HDBSSPROD_INDEX) {
+	if (reg == SYS_HDBSSPROD_EL2 && watch_active() && vcpu->entered &&
+	    !(value & HDBSSPROD_INDEX) && vcpu->pe.hdbssprod & HDBSSPROD_INDEX) {
 		watch(vcpu, WATCH_FLUSH, site);
 		vcpu->consumed = true;
 	}

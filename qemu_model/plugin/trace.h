@@ -19,9 +19,12 @@ enum trace_kind {
 	TRACE_APPEND = 7,
 	TRACE_REFUSE = 8,
 	TRACE_ANOMALY = 9,
+	TRACE_INJECT = 10,
 	TRACE_END = 11,
 	TRACE_MARK = 12,
 	TRACE_BARRIER = 13,
+	TRACE_LOST = 14,
+	TRACE_LATE = 15,
 };
 
 /* BARRIER.a */
@@ -42,6 +45,8 @@ enum anomaly {
 };
 
 #define TRACE_CAS_LOST		(1u << 24)	/* in the flags of APPEND */
+#define TRACE_PRECISE		(1u << 0)	/* in those of INJECT */
+#define TRACE_DIRTY		(1u << 1)
 #define TRACE_LIMIT_DEFAULT	(16ull << 20)
 #define TRACE_LIMIT_MAX		(1ull << 32)
 

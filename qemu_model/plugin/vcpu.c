@@ -154,9 +154,22 @@ bool vcpus_faulted(void)
 	return atomic_load_explicit(&nr_faulted, memory_order_relaxed);
 }
 
+void vcpu_reset_registers(struct vcpu *vcpu, uint64_t vtcr, struct trace *trace)
+{
+	const struct injection *injection;
+	struct pe *pe = &vcpu->pe;
+
+	pe_reset(pe, vtcr);
+	injection = pe_inject_unknown(pe);
+	if (injection)
+		trace_record(trace, TRACE_INJECT, pe->index, 0, injection->what, 0,
+			     inject_number(pe->injector, injection), pe->hdbssprod);
+	trace_record(trace, TRACE_RESET, pe->index, 0, pe->hdbssbr, pe->hdbssprod, pe->vtcr);
+	vcpu->entered = false;
+}
+
 void vcpu_reset(struct vcpu *vcpu)
 {
-	pe_reset(&vcpu->pe, 0);
 	vcpu->in_guest = false;
 	vcpu->hdbssf = false;
 	vcpu->consumed = false;
@@ -166,8 +179,7 @@ void vcpu_reset(struct vcpu *vcpu)
 	vcpu->restore = false;
 	vcpu->on = false;
 	vcpu->tpidr_known = false;
-	trace_record(reset_trace, TRACE_RESET, vcpu->pe.index, 0, vcpu->pe.hdbssbr,
-		     vcpu->pe.hdbssprod, vcpu->pe.vtcr);
+	vcpu_reset_registers(vcpu, 0, reset_trace);
 }
 
 void vcpus_reset(void)

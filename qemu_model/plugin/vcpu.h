@@ -28,6 +28,7 @@ struct vcpu {
 	bool retrying;		/* on the way to that ERET: transparent to software */
 
 	/* With what it entered the guest last; entries were consumed since the last return. */
+	bool entered;		/* a guest, since its reset */
 	uint64_t entry_hdbssbr;
 	uint64_t entry_vttbr;
 	bool consumed;
@@ -88,6 +89,9 @@ void vcpu_set_faulted(struct vcpu *vcpu, bool faulted);
 
 /* Whether any vCPU has such a fault: mostly not. */
 bool vcpus_faulted(void);
+
+/* The PE comes out of reset, with this VTCR_EL2 or UNKNOWN registers: writes RESET. */
+void vcpu_reset_registers(struct vcpu *vcpu, uint64_t vtcr, struct trace *trace);
 
 /*
  * The PE is reset, and off: nothing of the past holds. VTCR_EL2 becomes 0, as in

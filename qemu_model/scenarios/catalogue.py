@@ -5,13 +5,25 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from qemu_model.errors import UsageError
-from qemu_model.scenarios import bitmap, buffer, flush, lifetime, memory, migrate, races, smp, uapi
+from qemu_model.scenarios import (
+    bitmap,
+    buffer,
+    fault,
+    flush,
+    lifetime,
+    memory,
+    migrate,
+    races,
+    smp,
+    uapi,
+)
 from qemu_model.scenarios.scenario import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
     *bitmap.SCENARIOS,
     *buffer.SCENARIOS,
     *flush.SCENARIOS,
+    *fault.SCENARIOS,
     *uapi.SCENARIOS,
     *smp.SCENARIOS,
     *memory.SCENARIOS,

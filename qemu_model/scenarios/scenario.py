@@ -61,6 +61,8 @@ class Scenario:
     """Why it cannot run in gdb mode, if it cannot."""
     holds: tuple[Step, ...] = ()
     """How CPUs are held in its course; such a scenario runs in gdb mode only."""
+    inject: tuple[str, ...] = ()
+    """What goes wrong in its course, as ``model.injection`` reads it."""
 
     def program(self, uapi: Uapi, seed: int, small: bool = False) -> Program:
         """The program for one run; the same seed and form give the same text.

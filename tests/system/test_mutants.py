@@ -98,6 +98,8 @@ FOUND: dict[str, tuple[tuple[str, str], ...]] = {
     "no-barriers": (("bitmap.random", "lost"), ("bitmap.random", "barriers")),
     "no-dsb": (("bitmap.random", "lost"), ("bitmap.random", "barriers")),
     "no-isb": (("bitmap.random", "lost"), ("bitmap.random", "barriers")),
+    "fsc-ignored": (("fault.abort-dirty", "lost"), ("fault.abort-late", "lost")),
+    "only-permission": (("fault.abort-precise", "lost"),),
     "no-index-reset": (("buffer.full", "liveness"),),
     "dbm-on-readonly": (("readonly.slot", "uapi"),),
     "no-late-buffer": (("vcpu.late", "programming"), ("race.vcpu-create", "programming")),

@@ -19,6 +19,7 @@ from qemu_model.machine.command import Mode, compose
 from qemu_model.machine.progress import SilentProgress
 from qemu_model.machine.vm import Limits
 from qemu_model.model.choices import Choices, Visibility
+from qemu_model.model.injection import parse
 from qemu_model.report.result import Exit, Result
 from qemu_model.run import load
 from qemu_model.runner import Bench, dry_run, run_scenario, run_scenarios
@@ -342,6 +343,22 @@ def test_what_the_pes_choose_is_in_the_run(tmp_path: Path, machine: FakeMachine)
     assert load(Path(result.directory)).about.choices == choices
 
 
+def test_what_is_injected_is_in_the_run(tmp_path: Path, machine: FakeMachine) -> None:
+    own = replace(SCENARIO, inject=("fill,append=3",))
+    bench = replace(fake_bench(tmp_path, keep=tmp_path / "keep"), injections=(parse("gpf"),))
+    about = load(Path(run(bench, own).directory)).about
+    assert machine.specs[0].plugin_options == (
+        "inject=fill:append=3:times=1",
+        "inject=gpf:append=1:times=1:report=fsc:late=0",
+    )
+    assert [injection.what.word for injection in about.injections] == ["fill", "gpf"]
+    assert about.foreign
+    about = load(Path(run(replace(bench, injections=()), own).directory)).about
+    assert not about.foreign
+    skipped = run(replace(bench, uapi=Uapi("none")), own)
+    assert skipped.verdict == "skipped" and "injects" in (skipped.skipped or "")
+
+
 # --- with a process in the place of QEMU --------------------------------------
 
 
@@ -397,6 +414,7 @@ CHOICES = st.builds(
     mode=st.sampled_from(Mode),
     seed=st.integers(0, (1 << 64) - 1),
     small=st.booleans(),
+    inject=st.lists(st.sampled_from(["fill", "abort,pe=1,late=3"]), max_size=3).map(tuple),
     choices=st.sampled_from(["", "worst", "random", "visibility=dsb"]),
 )
 

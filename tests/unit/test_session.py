@@ -167,6 +167,7 @@ def test_a_vmlinux_that_serves(house: House, tmp_path: Path) -> None:
         (Choice(kernel=Path("/a b/Image")), " --kernel '/a b/Image'"),
         (Choice(linux=Path("linux"), uapi="cap"), " --linux linux --uapi cap"),
         (Choice(debug=True, flush_symbol="drain"), " --debug --flush-symbol drain"),
+        (Choice(inject=("fill", "abort,pe=1")), " --inject fill --inject abort,pe=1"),
         (Choice(choices="zero_ahead=8,gpf=precise"), " --choices zero_ahead=8,gpf=precise"),
         (
             Choice(kernel=Path("/I"), vmlinux=Path("/v"), qemu=Path("/q"), uapi="none"),
@@ -178,7 +179,9 @@ def test_the_options_repeat_the_choice(choice: Choice, options: str) -> None:
     assert choice.options == options
     args = parser().parse_args(["run", *shlex.split(options)])
     again = Choice(args.kernel, args.vmlinux, args.linux, args.debug, args.uapi, args.qemu)
-    again = replace(again, flush_symbol=args.flush_symbol, choices=args.choices)
+    again = replace(
+        again, flush_symbol=args.flush_symbol, choices=args.choices, inject=tuple(args.inject)
+    )
     # How it is run is not part of what is run; ``Bench.repeat`` adds mode and seed.
     assert again == replace(choice, mode=Mode.PARALLEL, seed=1, keep=None)
 
@@ -401,3 +404,10 @@ def test_all_is_built_but_the_plugin(bare: Bare) -> None:
 def test_choices_that_are_none_are_told_before_anything_is_built() -> None:
     with pytest.raises(UsageError, match="--choices 'wurst'"):
         prepare(Choice(choices="wurst"), SilentProgress())
+
+
+def test_injections_that_are_none_are_told_before_anything_is_built() -> None:
+    with pytest.raises(UsageError, match="--inject abord"):
+        prepare(Choice(inject=("abord",)), SilentProgress())
+    with pytest.raises(UsageError, match="17 injections"):
+        prepare(Choice(inject=("fill",) * 17), SilentProgress())

@@ -8,6 +8,7 @@ from qemu_model.checkers import kernel_log, liveness, programming, uapi
 from qemu_model.checkers.history import History
 from qemu_model.checkers.judge import judge
 from qemu_model.errors import InfrastructureError
+from qemu_model.model.injection import What
 from qemu_model.trace import END_LIMIT, END_NO_SPACE, Anomaly, Kind, describe
 from tests.unit.checkers.factory import (
     BR,
@@ -42,6 +43,9 @@ def rules(*events: Event) -> list[str]:
         [entry(), leave(prod=3), event(Kind.WRITE, PROD, 0), entry(pe=1)],
         [entry(), entry(br=BUFFER + 0x1000, pe=1)],
         [entry(), event(Kind.RESET), entry(pe=1)],
+        # What nobody has told software yet, and what it has not written.
+        [entry(), leave(prod=0x10 << 26), entry(prod=0x10 << 26)],
+        [entry(), event(Kind.INJECT, What.INDEX, 0, 0, 600), leave(prod=600), entry(prod=600)],
     ],
 )
 def test_registers_that_the_architecture_allows(events: list[Event]) -> None:
@@ -58,7 +62,17 @@ def test_registers_that_the_architecture_allows(events: list[Event]) -> None:
         ([entry(br=0)], "HDBSSBR_EL2.BADDR"),
         ([entry(br=0x6000_0000 - 0x1000 | 0), entry(br=0x6000_0000)], "HDBSSBR_EL2.BADDR"),
         ([entry(prod=513)], "R_RXCMY"),
-        ([entry(prod=0x10 << 26)], "I6"),
+        ([event(Kind.READ, PROD, 0x10 << 26), entry(prod=0x10 << 26)], "I6"),
+        ([entry(), event(Kind.REFUSE), leave(), entry(prod=0x10 << 26)], "I6"),
+        (
+            [
+                entry(),
+                event(Kind.INJECT, What.INDEX, 0, 0, 600),
+                event(Kind.WRITE, PROD, 600, 600),
+                entry(prod=600),
+            ],
+            "R_RXCMY",
+        ),
         ([entry(br=BUFFER | 1), entry(br=BUFFER + 0x1000, pe=1)], "I4"),
         ([entry(), leave(prod=3), entry(pe=1)], "I4"),
         ([event(Kind.ANOMALY, Anomaly.TABLE_OUTSIDE_RAM, 7)], "VTTBR_EL2,"),

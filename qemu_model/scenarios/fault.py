@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Things that go wrong in the hardware, and things that look as if they had.
+
+A write of an entry that fails has two defined outcomes: an error that userspace sees, or
+everything reported dirty.  Everything else here must not be noticed at all.
+"""
+
+from qemu_model.scenarios.scenario import Scenario, Script
+
+_STYLES = ("cap", "auto")
+_PAGES = 96
+_FAULTY = "append=40"
+"""With HDBSS driven by a capability, this is in the second round, in the middle."""
+_UNHARMED = 64
+"""The first page that is beyond every page whose entry is lost."""
+_PATIENCE = 10_000
+"""Milliseconds for a payload that takes some tens of them: a guest that gets nowhere is told."""
+
+
+def _rounds(s: Script, pages: int = _PAGES, rounds: int = 4) -> None:
+    s.vm(pages)
+    s.hdbss_on(0)
+    s("log", 0, "on")
+    s("snapshot", 0)
+    s("pin", "agent", cpu=0)
+    s("pin", "fifo", vcpu=0, cpu=1)
+    for _ in range(rounds):
+        s.stride(pages, limit=_PATIENCE)
+        s.harvest()
+
+
+def _one_fault(s: Script) -> None:
+    _rounds(s, rounds=2)
+    # Pages whose entries were lost are not stored to again: no later entry makes up for it.
+    for _ in range(2):
+        s.stride(_PAGES - _UNHARMED, first=_UNHARMED, limit=_PATIENCE)
+        s.harvest()
+    s.reaches("faults=1")
+
+
+def _unnoticed(s: Script) -> None:
+    _rounds(s, s.size(700, _PAGES))
+    s.reaches("injections>=1", "entries>=100")
+
+
+def _refused(s: Script) -> None:
+    _rounds(s, s.size(700, _PAGES))
+    s.reaches("injections>=1", "refusals>=2")
+
+
+def _off(s: Script) -> None:
+    s.vm(_PAGES)
+    s("log", 0, "on")
+    s("snapshot", 0)
+    for _ in range(2):
+        s.hdbss_on(0)
+        for _ in range(2):
+            s.stride(_PAGES, limit=_PATIENCE)
+            s.harvest()
+        s.hdbss_off()
+        s.stride(_PAGES, limit=_PATIENCE)
+        s.harvest()
+    s.reaches("injections>=1", "entries>=1")
+
+
+def _pending(s: Script) -> None:
+    """The fault is found by the drain of HDBSS off, after which nothing is drained any more."""
+    s.vm(_PAGES)
+    s.hdbss_on(0)
+    s("log", 0, "on")
+    s("snapshot", 0)
+    s.stride(_PAGES, limit=_PATIENCE)
+    s.harvest()
+    s.payload("start", "stride", 0, _PAGES, spin=True)
+    s("await", 0, page=_PAGES - 1)
+    s.hdbss_off()
+    s("stop", 0)
+    s.harvest()
+    s.reaches("faults=1")
+
+
+SCENARIOS = (
+    Scenario(
+        "fault.abort",
+        "an entry meets an External abort, told by FSC; its page stays clean",
+        "FSC ignored: the guest is refused for ever; FSC not zeroed",
+        _one_fault,
+        styles=_STYLES,
+        inject=(f"abort,{_FAULTY},report=fsc,dirty=no,late=0",),
+    ),
+    Scenario(
+        "fault.abort-dirty",
+        "the same, and the page becomes dirty without an entry",
+        "FSC ignored: a page that is in no buffer is lost",
+        _one_fault,
+        styles=_STYLES,
+        inject=(f"abort,{_FAULTY},report=fsc,dirty=yes,late=0",),
+    ),
+    Scenario(
+        "fault.abort-late",
+        "FSC is told eight dirty updates late",
+        "what the buffer holds is taken for all that was dirtied",
+        _one_fault,
+        styles=_STYLES,
+        inject=(f"abort,{_FAULTY},report=fsc,late=8",),
+    ),
+    Scenario(
+        "fault.abort-precise",
+        "the External abort of an entry is told by a Data Abort with HDBSSF",
+        "the abort is taken for one of the guest's own accesses and given to the guest",
+        _one_fault,
+        styles=_STYLES,
+        inject=(f"abort,{_FAULTY},report=precise,dirty=yes",),
+    ),
+    Scenario(
+        "fault.abort-off",
+        "entries are lost just before HDBSS is switched off",
+        "what was lost is forgotten with the buffer",
+        _pending,
+        styles=_STYLES,
+        inject=("abort,append=96,report=fsc,dirty=yes,late=0",),
+    ),
+    Scenario(
+        "fault.gpf",
+        "an entry meets a Granule Protection Fault, told by FSC",
+        "only the FSC of an External abort is known",
+        _one_fault,
+        styles=_STYLES,
+        inject=(f"gpf,{_FAULTY},report=fsc",),
+    ),
+    Scenario(
+        "fault.gpf-precise",
+        "the Granule Protection Fault of an entry is told by a Data Abort with HDBSSF",
+        "HDBSSF is looked at for Permission faults only: a fault that nobody handles",
+        _one_fault,
+        styles=_STYLES,
+        inject=(f"gpf,{_FAULTY},report=precise",),
+    ),
+    Scenario(
+        "fault.lost-races",
+        "descriptor updates lose their races, so that entries come twice",
+        "an entry for a page that is dirty already upsets the drain",
+        _unnoticed,
+        styles=_STYLES,
+        inject=("cas-lost,append=7,times=5", "cas-lost,append=90"),
+    ),
+    Scenario(
+        "fault.full-early",
+        "a buffer that is full at a given store, and refusals that look like stage 1 walks",
+        "HDBSSF handled only for plain stores; an address taken from HPFAR_EL2",
+        _refused,
+        styles=_STYLES,
+        inject=(
+            "fill,append=17",
+            "fill,append=60",
+            "s1ptw,refusal=1",
+            "fetch,refusal=2",
+        ),
+    ),
+    Scenario(
+        "fault.index",
+        "INDEX does not begin at 0: near the end of the buffer, at it, beyond it",
+        "slots are taken from beyond the buffer; a slot without an entry is taken for the end",
+        _refused,
+        styles=_STYLES,
+        inject=("index=last,entry=2", "index=full,entry=4", "index=max,entry=6"),
+    ),
+    Scenario(
+        "fault.unknown-registers",
+        "after reset the registers hold anything",
+        "a register is not written before HDBSS is switched on",
+        _off,
+        styles=_STYLES,
+        inject=("unknown",),
+    ),
+)
