@@ -29,7 +29,7 @@ readonly UNREAD=(
 	'*/drivers/'{media,mfd,mmc,mtd,net,phy,pinctrl,scsi,spi,staging,usb,video}'/*.[ch]'
 	'*/fs/'{bcachefs,btrfs,ceph,ext4,f2fs,nfs,nfsd,nls,ntfs3,ocfs2,smb,xfs}'/*.[ch]'
 	'*/arch/'{alpha,arc,loongarch,m68k,mips,parisc,powerpc,riscv,s390,sh,sparc,x86}'/*.[chS]'
-	'*/net/*.c' '*/sound/*.[ch]' '*/boot/dts/*.dts*' '*/Documentation/'{[A-Zb-u],admin}'*/*'
+	'*/net/*.c' '*/sound/*.c' '*/boot/dts/*.dts*' '*/Documentation/'{[A-Zb-u],admin}'*/*'
 	'*/tools/testing/*' '*/tools/perf/*'
 )
 
