@@ -5,27 +5,25 @@ A refused access is retried.  When the same PE is refused again and its buffer i
 full as before, nobody has emptied it: the guest lives on slow faults or not at all.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from qemu_model.arch.registers import SysReg
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
 from qemu_model.checkers.programming import first_of_each
 from qemu_model.run import Run
-from qemu_model.trace import Kind, RawRecord, describe
+from qemu_model.trace import Kind, RawRecord, Trace, describe
 
 
 def check(run: Run, history: History) -> list[Divergence]:
     """The first refusal that repeats with the same registers."""
-    if run.trace is None:
-        return []
-    return first_of_each(repeats(run.trace.of(Kind.REFUSE, Kind.WRITE, Kind.RESET)))
+    return [] if run.trace is None else first_of_each(repeats(run.trace))
 
 
-def repeats(records: Iterable[RawRecord]) -> Iterator[Divergence]:
+def repeats(trace: Trace) -> Iterator[Divergence]:
     """Yield each refusal that follows another one on its PE with HDBSSPROD_EL2 untouched."""
     refused: dict[int, RawRecord] = {}
-    for record in records:
+    for record in trace.of(Kind.REFUSE, Kind.WRITE, Kind.RESET):
         kind, pe = record[1], record[2]
         if kind == Kind.REFUSE:
             before = refused.get(pe)

@@ -19,10 +19,13 @@ from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
 from qemu_model.model.injection import What
 from qemu_model.run import Run
-from qemu_model.trace import Anomaly, Header, Kind, RawRecord, describe
+from qemu_model.trace import Anomaly, Header, Kind, RawRecord, Trace, describe
 
 _SWITCHED = VTCR_HA.mask | VTCR_HD.mask | VTCR_HDBSS.mask
-_KINDS = (Kind.RESET, Kind.EXIT, Kind.WRITE, Kind.ENTRY, Kind.ANOMALY)
+_KINDS = (
+    *(Kind.RESET, Kind.EXIT, Kind.WRITE, Kind.ENTRY, Kind.ANOMALY),
+    *(Kind.READ, Kind.REFUSE, Kind.INJECT),
+)
 _TABLES = (Anomaly.TABLE_OUTSIDE_RAM, Anomaly.WALK_UNSUPPORTED)
 
 
@@ -31,7 +34,7 @@ def check(run: Run, history: History) -> list[Divergence]:
     if run.trace is None:
         return []
     findings = chain(
-        violations(run.trace.header, run.trace.of(*_KINDS)),
+        violations(run.trace),
         access_flags(run.trace),
         sizes(run.trace, orders(run)),
     )
@@ -46,18 +49,18 @@ def first_of_each(findings: Iterable[Divergence]) -> list[Divergence]:
     return list(kept.values())
 
 
-def violations(header: Header, records: Iterable[RawRecord]) -> Iterator[Divergence]:
+def violations(trace: Trace) -> Iterator[Divergence]:
     """Yield what is wrong with the guest entries of a trace."""
     live: dict[int, tuple[int, int]] = {}
     """By PE: start and end of the buffer that it writes to, or whose entries are pending."""
     known = _Known()
-    for record in records:
+    for record in trace.of(*_KINDS):
         kind, pe = record[1], record[2]
         known.follow(record)
         if _ends(record):
             live.pop(pe, None)
         elif kind == Kind.ENTRY:
-            yield from _registers(header, record, known)
+            yield from _registers(trace.header, record, known)
             buffer = Hdbssbr(record[4])
             if buffer.reserved:
                 continue
@@ -80,14 +83,14 @@ def violations(header: Header, records: Iterable[RawRecord]) -> Iterator[Diverge
             )
 
 
-def access_flags(records: Iterable[RawRecord]) -> Iterator[Divergence]:
+def access_flags(trace: Trace) -> Iterator[Divergence]:
     """Yield writes of VTCR_EL2 that switch HDBSS off and HA, which was there before, with it.
 
     Before and after are values that differ in nothing but HA, HD and HDBSS.
     """
     on: set[int] = set()
-    for record in records:
-        if record[1] != Kind.WRITE or record[4] != SysReg.VTCR_EL2:
+    for record in trace.of(Kind.WRITE):
+        if record[4] != SysReg.VTCR_EL2:
             continue
         vtcr = record[6]
         if vtcr & VTCR_HDBSS.mask:
@@ -121,15 +124,13 @@ def orders(run: Run) -> dict[tuple[int, int], int | None]:
     return found
 
 
-def sizes(
-    records: Iterable[RawRecord], asked: Mapping[tuple[int, int], int | None]
-) -> Iterator[Divergence]:
+def sizes(trace: Trace, asked: Mapping[tuple[int, int], int | None]) -> Iterator[Divergence]:
     """Yield guest entries with a buffer of another size than userspace has asked for."""
     order: int | None = None
-    for record in records:
+    for record in trace.of(Kind.MARK, Kind.ENTRY):
         if record[1] == Kind.MARK:
             order = asked.get((record[4] >> 1, record[4] & 1), order)
-        elif record[1] == Kind.ENTRY and order is not None and record[6] & VTCR_HDBSS.mask:
+        elif order is not None and record[6] & VTCR_HDBSS.mask:
             buffer = Hdbssbr(record[4])
             if buffer.sz != order:
                 yield _finding(

@@ -14,7 +14,6 @@ from tests.unit.checkers.factory import (
     BR,
     BUFFER,
     PROD,
-    RAM,
     VTCR,
     VTCR_OFF,
     Event,
@@ -30,7 +29,7 @@ NOTHING = History()
 
 
 def rules(*events: Event) -> list[str]:
-    return [f.rule.split()[0] for f in programming.violations(RAM, make_trace(events))]
+    return [f.rule.split()[0] for f in programming.violations(make_trace(events))]
 
 
 @pytest.mark.parametrize(
