@@ -97,7 +97,6 @@ void op_compare(struct vm *vm, const struct op *op, struct result *r)
 	report_set(r, nr_of(op), "changed", slot, slot->diff);
 }
 
-/* Wait until a page differs from the copy: a started payload has come so far. */
 /* Payloads have failed, and none is left that could change a page. */
 static bool payloads_failed(struct vm *vm)
 {
@@ -108,6 +107,7 @@ static bool payloads_failed(struct vm *vm)
 	return failed && !busy;
 }
 
+/* Wait until a page differs from the copy: a started payload has come so far. */
 void op_await(struct vm *vm, const struct op *op, struct result *r)
 {
 	const struct slot *slot = slot_of(vm, op);

@@ -100,14 +100,12 @@ class EmulatedPe:
     def reset(self, vtcr: int) -> None:
         """Come out of reset: the registers are UNKNOWN, here 0 unless that is injected."""
         old = self.model
-        values = 0, 0, vtcr
+        producer = Producer(0, 0, vtcr)
         met = old.injector.meet(Event.RESET, self.index)
         if met is not None:
             seed, number = met[1].seed or 0, self._resets
-            drawn = (unknown(seed, self.index, number, register) for register in range(3))
-            values = tuple(drawn)  # type: ignore[assignment]
+            producer = Producer(*(unknown(seed, self.index, number, n) for n in range(3)))
         self._resets += 1
-        producer = Producer(*values)
         self.model = PE(old.memory, old.choices, producer, injector=old.injector, number=self.index)
         self.in_guest = False
         self.refused = None

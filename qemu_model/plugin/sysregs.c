@@ -73,6 +73,13 @@ static void watch(struct vcpu *vcpu, enum watch_kind kind, const void *site)
 	watch_tell(kind, vcpu->pe.index, &stop);
 }
 
+/* Whether an access to this register concerns entries that a watcher wants to look after */
+static bool watched_entries(const struct vcpu *vcpu, uint32_t reg)
+{
+	return reg == SYS_HDBSSPROD_EL2 && watch_active() && vcpu->entered &&
+	       vcpu->pe.hdbssprod & HDBSSPROD_INDEX;
+}
+
 /* MRS of ID_AA64MMFR1_EL1, HDBSSBR_EL2, HDBSSPROD_EL2 and VTCR_EL2 */
 void on_mrs(unsigned int index, void *site)
 {
@@ -91,7 +98,7 @@ void on_mrs(unsigned int index, void *site)
 	vcpu = vcpu_accessing();
 	if (!vcpu)
 		return;
-	if (reg == SYS_HDBSSPROD_EL2 && watch_active() && vcpu->entered && vcpu->pe.hdbssprod & HDBSSPROD_INDEX)
+	if (watched_entries(vcpu, reg))
 		watch(vcpu, WATCH_DRAIN_BEGINS, site);
 	deliver(vcpu, site, reg == SYS_HDBSSPROD_EL2 ? visibility_prod(&vcpu->pe) :
 						       *pe_register(&vcpu->pe, reg));
@@ -110,8 +117,7 @@ void on_msr_hdbss(unsigned int index, void *site)
 		return;
 	value = reg_read_x(insn_rt(insn));
 	/* Before the record: what begins after it cannot have changed what is seen now. */
-	if (reg == SYS_HDBSSPROD_EL2 && watch_active() && vcpu->entered &&
-	    !(value & HDBSSPROD_INDEX) && vcpu->pe.hdbssprod & HDBSSPROD_INDEX) {
+	if (watched_entries(vcpu, reg) && !(value & HDBSSPROD_INDEX)) {
 		watch(vcpu, WATCH_FLUSH, site);
 		vcpu->consumed = true;
 	}

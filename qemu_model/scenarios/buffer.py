@@ -2,14 +2,12 @@
 """The buffer: its sizes, and what happens at its end."""
 
 from qemu_model.program import PAGE
-from qemu_model.scenarios.scenario import SLOT_GPA, Needs, Scenario, Script
+from qemu_model.scenarios.scenario import PATIENCE, SLOT_GPA, Needs, Scenario, Script
 
 _ALIAS_PAGES = 4096
 _ALIASES = 65
 _FEW = 8
 """Pages with which an order that is too large to fill is tried in the small form."""
-_PATIENCE = 10_000
-"""Milliseconds for a payload that takes some tens of them."""
 
 
 def _orders(s: Script) -> None:
@@ -66,7 +64,7 @@ def _full(s: Script) -> None:
     s("snapshot", 0)
     for count in counts:
         # A guest that never gets past the full buffer is told within the limit.
-        s.stride(count, limit=_PATIENCE)
+        s.stride(count, limit=PATIENCE)
         s.harvest()
     s.reaches(*s.size(("entries>=5600", "refusals>=7"), ("entries>=513", "refusals>=1")))
 

@@ -5,7 +5,7 @@ A write of an entry that fails has two defined outcomes: an error that userspace
 everything reported dirty.  Everything else here must not be noticed at all.
 """
 
-from qemu_model.scenarios.scenario import Scenario, Script
+from qemu_model.scenarios.scenario import PATIENCE, Scenario, Script
 
 _STYLES = ("cap", "auto")
 _PAGES = 96
@@ -13,8 +13,6 @@ _FAULTY = "append=40"
 """With HDBSS driven by a capability, this is in the second round, in the middle."""
 _UNHARMED = 64
 """The first page that is beyond every page whose entry is lost."""
-_PATIENCE = 10_000
-"""Milliseconds for a payload that takes some tens of them: a guest that gets nowhere is told."""
 
 
 def _rounds(s: Script, pages: int = _PAGES, rounds: int = 4) -> None:
@@ -25,7 +23,7 @@ def _rounds(s: Script, pages: int = _PAGES, rounds: int = 4) -> None:
     s("pin", "agent", cpu=0)
     s("pin", "fifo", vcpu=0, cpu=1)
     for _ in range(rounds):
-        s.stride(pages, limit=_PATIENCE)
+        s.stride(pages, limit=PATIENCE)
         s.harvest()
 
 
@@ -33,7 +31,7 @@ def _one_fault(s: Script) -> None:
     _rounds(s, rounds=2)
     # Pages whose entries were lost are not stored to again: no later entry makes up for it.
     for _ in range(2):
-        s.stride(_PAGES - _UNHARMED, first=_UNHARMED, limit=_PATIENCE)
+        s.stride(_PAGES - _UNHARMED, first=_UNHARMED, limit=PATIENCE)
         s.harvest()
     s.reaches("faults=1")
 
@@ -55,10 +53,10 @@ def _off(s: Script) -> None:
     for _ in range(2):
         s.hdbss_on(0)
         for _ in range(2):
-            s.stride(_PAGES, limit=_PATIENCE)
+            s.stride(_PAGES, limit=PATIENCE)
             s.harvest()
         s.hdbss_off()
-        s.stride(_PAGES, limit=_PATIENCE)
+        s.stride(_PAGES, limit=PATIENCE)
         s.harvest()
     s.reaches("injections>=1", "entries>=1")
 
@@ -69,7 +67,7 @@ def _pending(s: Script) -> None:
     s.hdbss_on(0)
     s("log", 0, "on")
     s("snapshot", 0)
-    s.stride(_PAGES, limit=_PATIENCE)
+    s.stride(_PAGES, limit=PATIENCE)
     s.harvest()
     s.payload("start", "stride", 0, _PAGES, spin=True)
     s("await", 0, page=_PAGES - 1)
