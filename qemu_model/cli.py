@@ -9,12 +9,12 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from qemu_model import bench, session
+from qemu_model import bench, conformance, session
 from qemu_model.checkers import equivalence
 from qemu_model.checkers.judge import judge
 from qemu_model.errors import InfrastructureError, Unsupported, UsageError
 from qemu_model.jobs import interrupt_on_sigterm
-from qemu_model.machine.command import Mode
+from qemu_model.machine.command import SMP_MAX, Mode
 from qemu_model.machine.doctor import examine
 from qemu_model.machine.progress import Progress, progress_for
 from qemu_model.prompted import run_shell
@@ -145,7 +145,38 @@ def parser() -> argparse.ArgumentParser:
     )
 
     commands.add_parser("bench", help="what the bench itself costs, as ratios")
+    _add_conformance(commands)
     return top
+
+
+def _add_conformance(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    bare = commands.add_parser(
+        "conformance", help="check the PE itself with a bare-metal program, report as KTAP"
+    )
+    bare.add_argument("names", nargs="*", metavar="NAME", help="groups or tests; default: all")
+    bare.add_argument("--mode", choices=[str(mode) for mode in Mode], default=str(Mode.PARALLEL))
+    bare.add_argument(
+        "--smp",
+        type=_number(1, SMP_MAX),
+        default=conformance.SMP_DEFAULT,
+        metavar="N",
+        help="PEs of the machine",
+    )
+    bare.add_argument("--seed", type=_number(0, (1 << 64) - 1), default=1, metavar="S")
+    bare.add_argument(
+        "--choices",
+        default="",
+        metavar="best|worst|random|NAME=VALUE[,..]",
+        help="what the PEs do where the architecture leaves it open; the program is told",
+    )
+    bare.add_argument(
+        "--inject",
+        metavar="WHAT[,KEY=VALUE..]",
+        help="what is to go wrong in the tests of the group inject, which are told",
+    )
+    bare.add_argument("--qemu", type=Path, help="the qemu-system-aarch64 to use")
+    bare.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
+    bare.add_argument("--keep", type=Path, metavar="DIR", help="keep the run directory in DIR")
 
 
 def _say(line: str) -> None:
@@ -277,6 +308,21 @@ def _check(args: argparse.Namespace) -> int:
     return _report([result], None)
 
 
+def _conformance(args: argparse.Namespace, progress: Progress) -> int:
+    request = conformance.Request(
+        names=tuple(args.names),
+        mode=Mode(args.mode),
+        smp=int(args.smp),
+        seed=int(args.seed),
+        choices=args.choices,
+        inject=args.inject,
+        qemu=args.qemu,
+        json=args.json,
+        keep=args.keep,
+    )
+    return conformance.run(request, session.cache(), progress, _say)
+
+
 def _dispatch(args: argparse.Namespace, progress: Progress) -> int:
     match args.command:
         case "doctor":
@@ -291,6 +337,8 @@ def _dispatch(args: argparse.Namespace, progress: Progress) -> int:
             return _shell(args, progress)
         case "check":
             return _check(args)
+        case "conformance":
+            return _conformance(args, progress)
         case _:
             return bench.run(progress, _say)
 

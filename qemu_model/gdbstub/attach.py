@@ -28,7 +28,7 @@ from qemu_model.model.injection import Injection, Injector
 from qemu_model.program import Program
 from qemu_model.scenarios.holds import Step
 from qemu_model.vmlinux.elf import Vmlinux
-from qemu_model.vmlinux.sites import HINT_127, find_sites
+from qemu_model.vmlinux.sites import CONFORMANCE, HINT_127, Sites, find_sites
 
 _START_LIMIT = 20.0
 """Seconds until QEMU has opened its socket."""
@@ -93,15 +93,20 @@ def kernel_code(vmlinux: Path, image: Path) -> KernelCode:
     elf = Vmlinux(vmlinux)
     elf.require_image(image)
     sites = find_sites(elf)
+    return KernelCode(
+        sites, elf.address("_text"), load_address(image), _words(elf, sites), elf.name_of, elf.place
+    )
+
+
+def _words(elf: Vmlinux, sites: Sites) -> Callable[[int], int | None]:
+    """The instructions that an ELF file has at the sites."""
     words: dict[int, int] = {}
     for code in elf.code():
         for address in (*sites.by_address, sites.retry_eret):
             at = address - code.address
             if 0 <= at <= len(code.data) - 4:
                 (words[address],) = struct.unpack_from("<I", code.data, at)
-    return KernelCode(
-        sites, elf.address("_text"), load_address(image), words.get, elf.name_of, elf.place
-    )
+    return words.get
 
 
 def require_gdb(kernel: KernelImage, agent: Path) -> None:
@@ -145,17 +150,7 @@ class GdbInterception:
         spec = self.spec
         kernel = kernel_code(require_vmlinux(spec.kernel), spec.kernel.image)
         markers = find_markers(spec.agent)
-        _await_socket(files, qemu)
-        argv = gdb_argv(find_gdb())
-        with (
-            child(argv, stdin=PIPE, stdout=PIPE, cwd=files.directory) as process,
-            ExitStack() as stack,
-        ):
-            gdb = Gdb(process)
-            stack.callback(_write, files.gdb_log, gdb.said)
-            gdb.connect(files.gdb_socket.name)
-            # Not before: the socket is there first, the RAM when the stub answers.
-            ram = stack.enter_context(RamFile(files.ram, RAM_BASE))
+        with connected(files, qemu) as (gdb, ram), ExitStack() as stack:
             holding = self._holding(kernel)
             flushes: FlushWatcher | None = None
             returns: tuple[int, ...] = ()
@@ -186,6 +181,50 @@ class GdbInterception:
             return None
         program = self.program or Program()
         return Holding(self.holds, program, self.spec.smp, kernel.place, kernel.name_of)
+
+
+@dataclass(frozen=True)
+class BareInterception:
+    """How a machine that runs our own program at EL2 gets its interceptor.
+
+    The program is linked to the addresses at which it runs, and its MMU is off.
+    """
+
+    program: Path
+    smp: int
+    choices: Choices = BEST
+    injections: tuple[Injection, ...] = ()
+
+    @contextmanager
+    def attach(self, files: RunFiles, qemu: Popen[bytes]) -> Iterator[Interceptor]:
+        """Connect, set breakpoints, start the machine; the trace ends with the block."""
+        elf = Vmlinux(self.program)
+        sites = find_sites(elf, CONFORMANCE)
+        code = KernelCode(sites, 0, 0, _words(elf, sites), elf.name_of, elf.place)
+        with connected(files, qemu) as (gdb, ram), ExitStack() as stack:
+            interceptor = Interceptor(
+                gdb, code, (), ram, files.trace, self.smp,
+                choices=self.choices, injector=Injector(self.injections),
+            )  # fmt: skip
+            stack.callback(interceptor.close)
+            interceptor.start()
+            yield interceptor
+
+
+@contextmanager
+def connected(files: RunFiles, qemu: Popen[bytes]) -> Iterator[tuple[Gdb, RamFile]]:
+    """A gdb that has stopped the machine at its first instruction, and the machine's RAM."""
+    _await_socket(files, qemu)
+    argv = gdb_argv(find_gdb())
+    with (
+        child(argv, stdin=PIPE, stdout=PIPE, cwd=files.directory) as process,
+        ExitStack() as stack,
+    ):
+        gdb = Gdb(process)
+        stack.callback(_write, files.gdb_log, gdb.said)
+        gdb.connect(files.gdb_socket.name)
+        # Not before: the socket is there first, the RAM when the stub answers.
+        yield gdb, stack.enter_context(RamFile(files.ram, RAM_BASE))
 
 
 def _write(path: Path, lines: Callable[[], Iterable[str]]) -> None:

@@ -24,6 +24,7 @@ _KERNEL_LIMIT = 2 * 3600.0
 _SMALL_LIMIT = 600.0
 #: Free space a kernel build needs (bytes): source 0.7 GB, objects 1.2 GB with debug info.
 _KERNEL_SPACE = 4 << 30
+CONFORMANCE_ELF = "conformance.elf"
 _KERNEL_FILES = ("Image", "vmlinux", "kvm-cap", "build.log", "config")
 
 VARIANTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -102,6 +103,23 @@ def plugin(cache: Cache, progress: Progress) -> Path:
         _made(building, "plugin", source, "libhdbss.so")
 
     return cache.build("plugin", key, build, progress) / "libhdbss.so"
+
+
+def conformance(cache: Cache, progress: Progress) -> Path:
+    """Return the conformance program (an ELF file for EL2), built if it is not in the cache.
+
+    Raises InfrastructureError with what to install, or with the build's log.
+    """
+    source, prefix = _sources("guest_images", "conformance"), tools.cross_prefix()
+    tools.require(tools.cross_tools())
+    key = content_key(
+        tools.compiler_version(f"{prefix}gcc"), *_contents(source, "*.[chS]", "*.mk", "Makefile")
+    )
+
+    def build(building: Building) -> None:
+        _made(building, "conformance program", source, CONFORMANCE_ELF, f"CROSS_COMPILE={prefix}")
+
+    return cache.build("conformance", key, build, progress) / CONFORMANCE_ELF
 
 
 def kernel(cache: Cache, progress: Progress, variant: str = "default") -> KernelImage:

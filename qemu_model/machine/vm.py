@@ -116,7 +116,7 @@ def run_machine(
     record = Record(files.run, spec, qemu, program, facts or {})
     with ExitStack() as stack:
         stack.callback(_remove, files.initramfs, files.gdb_socket)
-        stack.enter_context(_ram(files.ram, spec.memory << 20))
+        stack.enter_context(machine_ram(files.ram, spec.memory << 20))
         machine = _Machine(spec, qemu, files, limits, progress, stack, record)
         try:
             if interception is not None:
@@ -155,7 +155,7 @@ def _prepare(files: RunFiles, spec: MachineSpec, program: str) -> None:
 
 
 @contextmanager
-def _ram(path: Path, size: int) -> Iterator[None]:
+def machine_ram(path: Path, size: int) -> Iterator[None]:
     """The machine's RAM under a name that QEMU, the plugin and we can open.
 
     Not a file of the disk: writing back what a guest dirties is a tenth of a short run's

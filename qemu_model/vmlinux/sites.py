@@ -35,18 +35,43 @@ _ALTERNATIVE = struct.Struct("<iiHBB")
 """struct alt_instr: offsets of the original and of the replacement from their own
 fields, cpucap, lengths in bytes."""
 
-GUEST_ENTER = "__guest_enter"
-"""The kernel's function whose ERET enters a guest in VHE mode."""
-FIRMWARE_CALL = "__arm_smccc_smc"
-"""The kernel's function through which PSCI is called."""
-VECTOR = "__kvm_hyp_vector"
-HARDENED_VECTORS = "__bp_harden_hyp_vecs"
+
+@dataclass(frozen=True)
+class Landmarks:
+    """The symbols by which code is found that has no instruction of its own."""
+
+    enter: str
+    """The function whose ERET enters a guest."""
+    firmware: str
+    """The function through which PSCI is called."""
+    vectors: str
+    """The vectors that exceptions from a guest are taken to."""
+    copies: str | None
+    """Vectors that a PE may use instead."""
+    elsewhere: str
+    """Prefix of the code that does not run at EL2 at the addresses of the ELF file."""
+
+
+KVM = Landmarks(
+    enter="__guest_enter",
+    firmware="__arm_smccc_smc",
+    vectors="__kvm_hyp_vector",
+    copies="__bp_harden_hyp_vecs",
+    elsewhere="__kvm_nvhe_",
+)
+"""Those of a kernel, in VHE mode."""
+CONFORMANCE = Landmarks(
+    enter="guest_enter",
+    firmware="smc_call",
+    vectors="el2_vectors",
+    copies=None,
+    elsewhere="el1_",
+)
+"""Those of our own programs at EL2 (guest_images/conformance)."""
 _VECTOR_SIZE = 0x800
 _COPIES_MAX = 16
 """Hardened vectors of a kernel: 4 until today."""
 _LOWER_EL = range(0x400, 0x800, 0x80)
-_NVHE = "__kvm_nvhe_"
-"""Prefix of the code that runs at other addresses, and in nVHE mode only."""
 
 
 class Role(Enum):
@@ -158,18 +183,18 @@ def _extent(symbol: Symbol) -> range:
     return range(symbol.address, symbol.address + (symbol.size or 0x100))
 
 
-def find_sites(vmlinux: Vmlinux) -> Sites:
+def find_sites(vmlinux: Vmlinux, landmarks: Landmarks = KVM) -> Sites:
     """Find all sites; UsageError when this cannot be a kernel with KVM at EL2."""
-    enter = vmlinux.find(GUEST_ENTER)
+    enter = vmlinux.find(landmarks.enter)
     if enter is None:
         raise UsageError(
-            f"vmlinux {vmlinux.path}: there is no {GUEST_ENTER}; "
+            f"vmlinux {vmlinux.path}: there is no {landmarks.enter}; "
             "--mode gdb needs an arm64 kernel with KVM"
         )
     sites: dict[int, Site] = {}
     retry = 0
     entering = _extent(enter)
-    firmware = vmlinux.find(FIRMWARE_CALL)
+    firmware = vmlinux.find(landmarks.firmware)
     calling = range(0) if firmware is None else _extent(firmware)
     barriers: dict[int, Site] = {}
     for address, word in _words(vmlinux):
@@ -192,24 +217,26 @@ def find_sites(vmlinux: Vmlinux) -> Sites:
             barriers.setdefault(address, Site(address, role))
         elif site is not None:
             sites.setdefault(address, site)
-    for base in _vectors(vmlinux):
+    for base in _vectors(vmlinux, landmarks):
         for offset in _LOWER_EL:
             sites[base + offset] = Site(base + offset, Role.VECTOR)
     for found_sites in (sites, barriers):
-        for address in [a for a in found_sites if vmlinux.name_of(a).startswith(_NVHE)]:
+        for address in [
+            a for a in found_sites if vmlinux.name_of(a).startswith(landmarks.elsewhere)
+        ]:
             del found_sites[address]
     for address in barriers.keys() & sites.keys():
         del barriers[address]  # a vector; what comes first there is seen as such
     found = Sites(sites, retry, barriers)
     if not found.of(Role.ERET) or not retry:
-        raise UsageError(f"vmlinux {vmlinux.path}: no ERET in {GUEST_ENTER}, or none but that")
+        raise UsageError(f"vmlinux {vmlinux.path}: no ERET in {landmarks.enter}, or none but that")
     return found
 
 
-def _vectors(vmlinux: Vmlinux) -> Iterator[int]:
+def _vectors(vmlinux: Vmlinux, landmarks: Landmarks) -> Iterator[int]:
     """The vector tables that a PE may use while a guest runs: KVM's and its copies."""
-    yield vmlinux.address(VECTOR)
-    copies = vmlinux.find(HARDENED_VECTORS)
+    yield vmlinux.address(landmarks.vectors)
+    copies = vmlinux.find(landmarks.copies) if landmarks.copies is not None else None
     if copies is not None:
         size = min(copies.size or 4 * _VECTOR_SIZE, _COPIES_MAX * _VECTOR_SIZE)
         yield from range(copies.address, copies.address + size, _VECTOR_SIZE)

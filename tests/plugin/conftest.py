@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from qemu_model import ktap
+from qemu_model.machine.baremetal import FW_CFG, MEMORY
 from qemu_model.machine.cache import Cache, default_root
 from qemu_model.machine.command import MACHINE, SANDBOX, Mode, accelerator, quote
 from qemu_model.machine.progress import SilentProgress
@@ -19,8 +21,7 @@ from qemu_model.trace import Trace, read_trace
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "qemu_model" / "plugin"
 BARE = Path(__file__).parent / "bare"
-MEMORY = 256
-"""MiB of the bare-metal machine; ``bare/hostile.c`` knows where it ends."""
+CONFORMANCE = ROOT / "guest_images" / "conformance"
 BUILD_LIMIT = 300.0
 RUN_LIMIT = 120.0
 
@@ -43,10 +44,18 @@ class BareRun:
         return read_trace(self.trace_file)
 
     @property
+    def report(self) -> ktap.Report:
+        """The program's KTAP report."""
+        return ktap.parse(self.lines)
+
+    @property
     def failed(self) -> list[str]:
-        """Every line that is neither a passed check nor a comment nor the end."""
-        return [line for line in self.lines if line != "end" and line[:3] not in ("ok ", "# ")
-                and line[:2] != "# "]  # fmt: skip
+        """The names of the tests that did not pass, and every line that is no KTAP."""
+        report = self.report
+        return [
+            *(test.name for test in report.tests if test.outcome is not ktap.Outcome.PASS),
+            *report.strange,
+        ]
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class Bench:
     qemu: Qemu
     plugin: Path
     programs: Path
+    conformance: Path
 
     def argv(
         self,
@@ -67,7 +77,13 @@ class Bench:
         plugin_options: str | None = None,
         extra: tuple[str, ...] = (),
     ) -> list[str]:
-        """Compose the command; ``plugin_options`` None: RAM and trace, "": no plugin at all."""
+        """Compose the command; ``plugin_options`` None: RAM and trace, "": no plugin at all.
+
+        ``program`` is one of ``bare``, or names tests of the conformance program.
+        """
+        image, parameters = self.programs / f"{program}.elf", "stops=no"
+        if not image.exists():
+            image, parameters = self.conformance, f"tests={program}"
         ram = directory / "ram"
         if plugin_options is None:
             plugin_options = f"ram={quote(ram)},trace={quote(directory / 'trace.bin')}"
@@ -80,7 +96,8 @@ class Bench:
             *accelerator(mode),
             *("-serial", "stdio"),
             *(["-plugin", f"{quote(self.plugin)},{plugin_options}"] if plugin_options else []),
-            *("-kernel", str(self.programs / f"{program}.elf")),
+            *("-kernel", str(image)),
+            *("-fw_cfg", f"name={FW_CFG},string={quote(parameters)}"),
             *extra,
         ]
 
@@ -148,4 +165,4 @@ def plugin(make: Make) -> Path:
 def bench(make: Make, plugin: Path) -> Bench:
     """A QEMU with the right plugin API, from PATH or the cache, and all programs."""
     qemu = find_qemu(Cache(default_root()), SilentProgress())
-    return Bench(qemu, plugin, make(BARE))
+    return Bench(qemu, plugin, make(BARE), make(CONFORMANCE) / "conformance.elf")

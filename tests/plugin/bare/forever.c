@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Never ends: guests come and go until QEMU is told to stop. */
-#include "bare.h"
+#include <stddef.h>
 
-void main(void)
+#include "bare.h"
+#include "ktap.h"
+
+static void forever(void)
 {
 	static struct guest guest;
 	struct stage2 s2;
@@ -14,6 +17,13 @@ void main(void)
 		hdbssprod_write(0);
 		stage2_map(&s2, DATA, DATA, 3, CLEAN);
 		stage2_use(&s2, VTCR_TRACK, 0);
-		run(&guest, guest_store, DATA, 1, 1, 0);
+		run(&guest, el1_store, DATA, 1, 1, 0);
 	}
 }
+
+static const struct test tests[] = {
+	{ .name = "forever", .run = forever },
+};
+
+static const struct group group = GROUP("forever", NULL, tests);
+const struct group *const groups[] = { &group, NULL };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the bare-metal test programs share: see bare.c and start.S. */
+/* What programs at EL2 share: see bare.c, stage2.c, start.S and guest.S. */
 #ifndef BARE_H
 #define BARE_H
 
@@ -44,6 +44,8 @@ typedef uint64_t u64;
 #define ESR_FSC(esr)	((esr) & 0x3f)
 
 #define SPSR_EL1H	0x3c5ull
+#define SPSR_EL0T	0x3c0ull
+#define SCTLR_EL1_OFF	0x30d00800ull	/* RES1 alone: no stage 1 */
 
 #define sysreg_read(name) ({						\
 	u64 value_;							\
@@ -53,20 +55,18 @@ typedef uint64_t u64;
 	asm volatile("msr " #name ", %0" : : "r"((u64)(value)) : "memory")
 #define barrier()	asm volatile("dsb sy\n\tisb" : : : "memory")
 
-#define HDBSSBR_EL2	s3_4_c2_c3_2
-#define HDBSSPROD_EL2	s3_4_c2_c3_3
-#define read_(name)	sysreg_read(name)
-#define write_(name, v)	sysreg_write(name, v)
-#define hdbssbr_write(v)	write_(s3_4_c2_c3_2, v)
-#define hdbssbr_read()		read_(s3_4_c2_c3_2)
-#define hdbssprod_write(v)	write_(s3_4_c2_c3_3, v)
-#define hdbssprod_read()	read_(s3_4_c2_c3_3)
+u64 hdbssbr_read(void);
+void hdbssbr_write(u64 value);
+u64 hdbssprod_read(void);
+void hdbssprod_write(u64 value);
+#define HDBSSPROD_INDEX	0x7ffffull
 
 struct guest {
 	u64 x[31];
 	u64 pc, spsr;
 	u64 esr, esr_el1, far, hpfar, vector;
 	u64 offset;		/* as in struct stage2 */
+	u64 no_barrier;		/* come back without DSB and ISB */
 };
 
 /* A stage 2 translation: geometry, root, and the VTCR_EL2 that describes it */
@@ -83,16 +83,15 @@ struct stage2 {
 /* start.S */
 void guest_enter(struct guest *guest);
 void secondary_entry(void);
-extern char guest_store[], guest_load[], guest_ldadd[], guest_stxr[], guest_stp[], guest_zva[],
-	guest_msr_hdbss[], guest_vectors[], guest_nop[], guest_store_sweep[];
+u64 smc_call(u64 function, u64 x1, u64 x2, u64 x3);
+extern char el1_store[], el1_load[], el1_ldadd[], el1_stxr[], el1_stp[],
+	el1_zva[], el1_mrs_hdbssbr[], el1_msr_hdbssbr[], el1_mrs_hdbssprod[],
+	el1_msr_hdbssprod[], el1_nop[], el1_vectors[];
 
 /* bare.c */
 void say(const char *text);
 void say_hex(const char *text, u64 value);
-/* Prints "ok NAME" or "FAIL NAME"; what pytest reads. */
-void check(const char *name, bool good);
-void check_equal(const char *name, u64 got, u64 wanted);
-void power_off(void);
+_Noreturn void power_off(void);
 void cpu_on(unsigned int number);
 void psci_cpu_off(void);
 unsigned int this_pe(void);
@@ -104,9 +103,12 @@ void interrupts_init(void);
 void interrupt_self(void);
 void main(void);
 void secondary_main(u64 number);
+/* What a PE does that cpu_on() starts, until it switches itself off. */
+extern void (*secondary_work)(u64 number);
 
 unsigned int cpu_count(void);
 
+/* stage2.c */
 /* Zeroed memory, aligned to its size (a power of 2); and give all of it back. */
 u64 take(u64 size);
 void take_anew(void);
@@ -126,8 +128,11 @@ u64 stage2_leaf_size(const struct stage2 *s2, int level);
 void stage2_use(const struct stage2 *s2, u64 vtcr_bits, u64 hcr_bits);
 void tlb_flush(void);
 
+/* bare.c again */
 /* Run guest code at EL1 until it comes back; returns ESR_EL2. */
 u64 run(struct guest *guest, const char *code, u64 x0, u64 x1, u64 x2, u64 x3);
+/* The same at the Exception level of @spsr. */
+u64 run_at(struct guest *guest, const char *code, u64 spsr, u64 x0, u64 x1, u64 x2, u64 x3);
 /* The same from where it left. */
 u64 run_on(struct guest *guest);
 /* Whether a syndrome is the guest's own HVC #1. */

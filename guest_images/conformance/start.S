@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Bare-metal runtime at EL2: entry of the PEs, the vectors, the way into a guest
- * and out of it, and the guest's code. The MMU of EL2 stays off.
+ * and out of it. The MMU of EL2 stays off. guest_enter, el2_vectors and smc_call
+ * are names by which --mode gdb finds what it has to stop at.
  */
 	.arch	armv8.5-a
 
@@ -19,8 +20,8 @@ secondary_entry:			/* x0 = number of the PE */
 	add	x1, x1, x2
 	msr	SPSel, #1
 	mov	sp, x1
-	adrp	x1, vectors
-	add	x1, x1, :lo12:vectors
+	adrp	x1, el2_vectors
+	add	x1, x1, :lo12:el2_vectors
 	msr	vbar_el2, x1
 	adrp	x1, percpu
 	add	x1, x1, :lo12:percpu
@@ -50,9 +51,11 @@ secondary_entry:			/* x0 = number of the PE */
 	.set	GUEST_FAR, 280
 	.set	GUEST_HPFAR, 288
 	.set	GUEST_VECTOR, 296
+	.set	GUEST_NO_BARRIER, 312
 
 /* void guest_enter(struct guest *): until the next exception from there */
 	.globl	guest_enter
+	.type	guest_enter, %function
 guest_enter:
 	stp	x19, x20, [sp, #-96]!
 	stp	x21, x22, [sp, #16]
@@ -83,8 +86,7 @@ guest_enter:
 	ldr	x30, [x0, #240]
 	ldp	x0, x1, [x0]
 	eret
-	dsb	nsh
-	isb
+	.size	guest_enter, . - guest_enter
 
 guest_exit:				/* x0, x1 on the stack; x0 = vector offset */
 	mrs	x1, tpidr_el2
@@ -119,8 +121,11 @@ guest_exit:				/* x0, x1 on the stack; x0 = vector offset */
 	str	x2, [x1, #GUEST_FAR]
 	mrs	x2, hpfar_el2
 	str	x2, [x1, #GUEST_HPFAR]
+	ldr	x2, [x1, #GUEST_NO_BARRIER]
+	cbnz	x2, 1f
 	dsb	sy
 	isb
+1:
 	ldp	x21, x22, [sp, #16]
 	ldp	x23, x24, [sp, #32]
 	ldp	x25, x26, [sp, #48]
@@ -130,27 +135,28 @@ guest_exit:				/* x0, x1 on the stack; x0 = vector offset */
 	ret
 
 	.macro	from_el2 offset
-	.org	vectors + \offset
+	.org	el2_vectors + \offset
 	b	el2_sync
 	.endm
 	.macro	from_guest offset
-	.org	vectors + \offset
+	.org	el2_vectors + \offset
 	stp	x0, x1, [sp, #-16]!
 	mov	x0, #\offset
 	b	guest_exit
 	.endm
 
+	.globl	el2_vectors
 	.balign	0x800
-vectors:
+el2_vectors:
 	from_el2 0x200
-	.org	vectors + 0x280
+	.org	el2_vectors + 0x280
 	b	el2_irq
 	from_guest 0x400
 	from_guest 0x480
 	from_guest 0x500
 	from_guest 0x580
 	from_guest 0x600
-	.org	vectors + 0x800
+	.org	el2_vectors + 0x800
 
 el2_sync:				/* HVC at EL2 is all that may come */
 	stp	x0, x1, [sp, #-16]!
@@ -164,7 +170,7 @@ el2_sync:				/* HVC at EL2 is all that may come */
 	eret
 1:	mrs	x0, esr_el2
 	mrs	x1, elr_el2
-	b	el2_unexpected
+	b	ktap_unexpected
 
 el2_irq:				/* acknowledge, count, finish */
 	stp	x0, x1, [sp, #-16]!
@@ -233,58 +239,13 @@ vtcr_under_interrupts:
 	ldp	x20, x30, [sp], #16
 	ret
 
-/* ---- code that runs as the guest; each ends with HVC #1 ---- */
-	.balign	64
-	.globl	guest_store, guest_load, guest_ldadd, guest_stxr, guest_stp, guest_zva
-	.globl	guest_msr_hdbss, guest_vectors, guest_nop, guest_store_sweep
-guest_store:				/* x0 address, x1 value, x2 count, x3 stride */
-	str	x1, [x0]
-	add	x0, x0, x3
-	subs	x2, x2, #1
-	b.ne	guest_store
-	hvc	#1
-guest_store_sweep:			/* the same, x4 times */
-	mov	x5, x0
-	mov	x6, x2
-1:	str	x1, [x0]
-	add	x0, x0, x3
-	subs	x2, x2, #1
-	b.ne	1b
-	mov	x0, x5
-	mov	x2, x6
-	subs	x4, x4, #1
-	b.ne	1b
-	hvc	#1
-guest_load:
-	ldr	x1, [x0]
-	hvc	#1
-guest_ldadd:
-	.inst	0xf8210004		/* ldadd x1, x4, [x0] */
-	hvc	#1
-guest_stxr:
-1:	ldxr	x4, [x0]
-	add	x4, x4, x1
-	stxr	w5, x4, [x0]
-	cbnz	w5, 1b
-	hvc	#1
-guest_stp:
-	stp	x1, x1, [x0]
-	hvc	#1
-guest_zva:
-	dc	zva, x0
-	hvc	#1
-guest_msr_hdbss:			/* x1 = 0 in, 1 when it was UNDEFINED */
-	.inst	0xd51c2340		/* msr HDBSSBR_EL2, x0 */
-	hvc	#1
-guest_nop:
-	nop
-	hvc	#1
-	.balign	0x800
-guest_vectors:				/* VBAR_EL1: report the EL1 syndrome and leave */
-	.org	guest_vectors + 0x200
-	mrs	x1, esr_el1
-	hvc	#2
-	.org	guest_vectors + 0x800
+/* u64 smc_call(function, x1, x2, x3): the firmware */
+	.globl	smc_call
+	.type	smc_call, %function
+smc_call:
+	smc	#0
+	ret
+	.size	smc_call, . - smc_call
 
 	.bss
 	.balign	4096
