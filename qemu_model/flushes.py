@@ -51,7 +51,7 @@ from pathlib import Path
 from typing import Any
 
 from qemu_model.errors import UsageError
-from qemu_model.pages import EMPTY, Ranges, parse_ranges
+from qemu_model.pages import Ranges, format_ranges, parse_ranges
 
 VERSION = 1
 ENTRIES_MAX = 1 << 18
@@ -115,10 +115,6 @@ def ranges_of(ascending: Iterable[int]) -> Ranges:
     return tuple(found)
 
 
-def _text(ranges: Ranges) -> str:
-    return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in ranges) or EMPTY
-
-
 def format_entries(entries: Sequence[int]) -> str:
     """Entries as words, runs of equal steps as one."""
     words: list[str] = []
@@ -159,7 +155,7 @@ def flush_line(flush: Flush) -> str:
     content = {spec.name: getattr(flush, spec.name) for spec in fields(Flush)}
     content["flush"] = content.pop("number")
     content["entries"] = format_entries(flush.entries)
-    content["before"], content["clean"] = _text(flush.before), _text(flush.clean)
+    content["before"], content["clean"] = format_ranges(flush.before), format_ranges(flush.clean)
     return json.dumps(content) + "\n"
 
 

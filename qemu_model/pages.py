@@ -36,6 +36,11 @@ def parse_ranges(text: str) -> Ranges:
     return tuple(ranges)
 
 
+def format_ranges(ranges: Ranges) -> str:
+    """The inverse of ``parse_ranges``."""
+    return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in ranges) or EMPTY
+
+
 def members(ranges: Iterable[tuple[int, int]], pages: int) -> frozenset[int]:
     """Return the page numbers, for a slot of ``pages`` pages.
 

@@ -8,6 +8,7 @@ agent.log               the bytes of the agent's channel
 trace.bin               what the PEs did; absent where they had no FEAT_HDBSS
 flushes.jsonl           what the kernel's dirty bitmaps held at each flush; absent
                         where they could not be watched: run.json says why
+buffers.jsonl           whom the memory of the buffers belonged to; absent like that
 console.log             the kernel's log
 ======================= =====================================================
 """
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qemu_model.buffers import NO_BUFFERS, BufferLog, read_buffers
 from qemu_model.channel import Channel
 from qemu_model.channel import parse as parse_channel
 from qemu_model.errors import InfrastructureError, UsageError
@@ -48,6 +50,8 @@ class About:
     """Whether the agent's channel was the console."""
     unwatched: str = ""
     """Why there is no flushes.jsonl; empty if there is one."""
+    no_buffers: str = ""
+    """Why there is no buffers.jsonl; empty if there is one."""
     choices: Choices = BEST
     """What the PEs chose where the architecture leaves it open."""
     injections: tuple[Injection, ...] = ()
@@ -67,6 +71,7 @@ class Run:
     """None where the machine had no interceptor."""
     console: str
     flushes: FlushLog = NO_FLUSHES
+    buffers: BufferLog = NO_BUFFERS
 
     def line(self, number: int) -> str:
         """The program's line, without its comment; empty beyond its end."""
@@ -109,6 +114,7 @@ def load(directory: Path) -> Run:
         trace=read_trace(trace_path) if about.feature else None,
         console=_text(directory / "console.log"),
         flushes=_flushes(about, directory / "flushes.jsonl"),
+        buffers=_buffers(about, directory / "buffers.jsonl"),
     )
 
 
@@ -116,10 +122,14 @@ def _flushes(about: About, path: Path) -> FlushLog:
     return FlushLog(absent=about.unwatched) if about.unwatched else read_flushes(path)
 
 
-def _unwatched(record: dict[str, Any]) -> str:
-    """Why nobody watched the flushes; runs of an older hdbss do not say."""
-    flushes = record.get("flushes", {"watched": False, "why": "the run is of an older hdbss"})
-    return "" if flushes["watched"] is True else str(flushes["why"]) or "unknown"
+def _buffers(about: About, path: Path) -> BufferLog:
+    return BufferLog(absent=about.no_buffers) if about.no_buffers else read_buffers(path)
+
+
+def _unwatched(record: dict[str, Any], what: str) -> str:
+    """Why nobody watched the flushes or the buffers; runs of an older hdbss do not say."""
+    said = record.get(what, {"watched": False, "why": "the run is of an older hdbss"})
+    return "" if said["watched"] is True else str(said["why"]) or "unknown"
 
 
 def _about(path: Path) -> About:
@@ -137,7 +147,8 @@ def _about(path: Path) -> About:
             seconds=float(end["seconds"]),
             feature=record["feature"] is not False,
             shared_console=record["shared_console"] is True,
-            unwatched=_unwatched(record),
+            unwatched=_unwatched(record, "flushes"),
+            no_buffers=_unwatched(record, "buffers"),
             choices=choose(str(record.get("choices", ""))),  # older runs had no others
             injections=tuple(map(parse_injection, record.get("injections", ()))),
             foreign=len(record.get("injections", ())) > int(record.get("own_injections", 0)),

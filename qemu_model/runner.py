@@ -167,6 +167,8 @@ def run_program(
     ``attend`` puts something between the machine and the gdbstub interceptor.
     """
     machine = bench.machine(needs, inject)
+    why = "" if machine.flushes is not None else bench.why_unwatched
+    watched = {"watched": machine.flushes is not None, "why": why}
     injected = bench.injected(inject)
     interception: Interception | None = None
     if machine.gdbstub:
@@ -188,10 +190,8 @@ def run_program(
             "injections": [str(injection) for injection in injected],
             "own_injections": len(inject),
             "command": bench.repeat(name),
-            "flushes": {
-                "watched": machine.flushes is not None,
-                "why": "" if machine.flushes is not None else bench.why_unwatched,
-            },
+            "flushes": watched,
+            "buffers": watched,
         },
         interception=interception,
     )

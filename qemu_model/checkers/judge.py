@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from qemu_model.checkers import (
     barriers,
+    buffer,
     drained,
     flushed,
     kernel_log,
@@ -31,6 +32,7 @@ CHECKERS: tuple[tuple[str, Checker], ...] = (
     ("flushed", flushed.check),
     ("barriers", barriers.check),
     ("mirror", mirror.check),
+    ("buffer", buffer.check),
     ("programming", programming.check),
     ("liveness", liveness.check),
     ("uapi", uapi.check),
@@ -39,7 +41,10 @@ CHECKERS: tuple[tuple[str, Checker], ...] = (
 )
 """In the order of the report: what loses memory comes first."""
 
-_NEED_TRACE = ("drained", "flushed", "barriers", "mirror", "programming", "liveness")
+_NEED_TRACE = (
+    *("drained", "flushed", "barriers", "mirror"),
+    *("buffer", "programming", "liveness"),
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ def judge(run: Run) -> Verdict:
             skipped[name] = "the PEs had no FEAT_HDBSS, so there is no trace"
         elif name == "flushed" and run.flushes.absent and not run.flushes.flushes:
             skipped[name] = run.flushes.absent
+        elif name == "buffer" and run.buffers.absent and not run.buffers.looks:
+            skipped[name] = run.buffers.absent
         else:
             found += check(run, history)
     return Verdict(history.figures(), tuple(found), skipped | history.unchecked)

@@ -22,7 +22,7 @@ from qemu_model.gdbstub.mi import Gdb, find_gdb, gdb_argv
 from qemu_model.gdbstub.ram import RamFile
 from qemu_model.machine.child import child
 from qemu_model.machine.command import RAM_BASE, KernelImage, MachineSpec, RunFiles
-from qemu_model.machine.flushwatch import FlushWatcher
+from qemu_model.machine.kernelwatch import KernelWatch, kernel_watch
 from qemu_model.model.choices import BEST, Choices
 from qemu_model.model.injection import Injection, Injector
 from qemu_model.program import Program
@@ -152,14 +152,14 @@ class GdbInterception:
         markers = find_markers(spec.agent)
         with connected(files, qemu) as (gdb, ram), ExitStack() as stack:
             holding = self._holding(kernel)
-            flushes: FlushWatcher | None = None
+            watch: KernelWatch | None = None
             returns: tuple[int, ...] = ()
             if spec.flushes is not None:
-                flushes = FlushWatcher(spec.flushes, files.ram, files.flushes)
+                watch = kernel_watch(spec.flushes, files)
                 returns = spec.flushes.returns
-                stack.callback(flushes.close)
+                stack.callback(watch.close)
             interceptor = Interceptor(
-                gdb, kernel, markers, ram, files.trace, spec.smp, holding, flushes, returns,
+                gdb, kernel, markers, ram, files.trace, spec.smp, holding, watch, returns,
                 self.choices, Injector(self.injections),
             )  # fmt: skip
             stack.callback(interceptor.close)

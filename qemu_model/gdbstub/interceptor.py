@@ -16,17 +16,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qemu_model.arch.registers import HAFDBS, HCR_E2H, HDBSSPROD_INDEX, MMFR1_HAFDBS, SysReg
+from qemu_model.arch.registers import (
+    HAFDBS,
+    HCR_E2H,
+    HDBSSBR_BADDR,
+    HDBSSPROD_INDEX,
+    MMFR1_HAFDBS,
+    SysReg,
+)
+from qemu_model.buffers import Why
 from qemu_model.errors import InfrastructureError
 from qemu_model.gdbstub.holding import Holding
 from qemu_model.gdbstub.mi import Gdb, GdbLost, Stop
 from qemu_model.gdbstub.pes import EmulatedPe, GuestAbort, Verdict
 from qemu_model.gdbstub.ram import RamFile
-from qemu_model.machine.flushwatch import FlushWatcher
 from qemu_model.machine.flushwatch import Stop as FlushStop
+from qemu_model.machine.kernelwatch import KernelWatch
 from qemu_model.model.choices import BEST, Choices, Visibility
 from qemu_model.model.injection import Injector
 from qemu_model.trace import Header, Kind, RawRecord, TraceWriter
@@ -76,7 +84,7 @@ class Interceptor:
         trace: Path,
         pes: int,
         holding: Holding | None = None,
-        flushes: FlushWatcher | None = None,
+        watch: KernelWatch | None = None,
         returns: tuple[int, ...] = (),
         choices: Choices = BEST,
         injector: Injector | None = None,
@@ -115,7 +123,7 @@ class Interceptor:
             holding.require_apart(self._sites.__contains__)
             holding.prepare(gdb)
         self._stand = False
-        self._flushes = flushes
+        self._watch = watch
         self._returns = frozenset(returns)
         gdb.breakpoints(returns, enabled=True)
         self._handlers: dict[Role, Callable[[EmulatedPe, Site], None]] = {
@@ -209,8 +217,8 @@ class Interceptor:
             else:
                 self.gdb.go()
         elif pe is not None and stop.pc in self._returns:
-            if self._flushes is not None:
-                self._flushes.returned(self._flush_stop(pe, stop.pc))
+            if self._watch is not None:
+                self._watch.returned(self._flush_stop(pe, stop.pc))
             self.gdb.go()
         elif pe is not None and stop.pc in self._markers:
             self._mark(pe, stop.pc)
@@ -307,8 +315,8 @@ class Interceptor:
             value = MMFR1_HAFDBS.put(real, HAFDBS.HDBSS)
         else:
             value = pe.model.read(site.register)
-            if site.register == SysReg.HDBSSPROD_EL2 and pe.pending_index and self._flushes:
-                self._flushes.drain_begins(self._flush_stop(pe, site.address))
+            if site.register == SysReg.HDBSSPROD_EL2 and pe.pending_index and self._watch:
+                self._watch.drain_begins(self._flush_stop(pe, site.address))
         pe.deliver(site.register, value, site.address)
         self._set_and_skip(site, value)
 
@@ -316,6 +324,12 @@ class Interceptor:
         hdbssbr, vttbr = pe.entered
         prod = pe.model.producer.hdbssprod
         return FlushStop(pe.index, self._trace.count + 1, pc, hdbssbr, prod, vttbr)
+
+    def _look(self, why: Why, pe: EmulatedPe, pc: int) -> None:
+        """Let the buffer be looked at that HDBSSBR_EL2 names now."""
+        if self._watch is not None:
+            stop = replace(self._flush_stop(pe, pc), hdbssbr=pe.model.producer.hdbssbr)
+            self._watch.buffer(why, stop)
 
     def _set_and_skip(self, site: Site, value: int) -> None:
         settings = [] if site.rt == 31 else [self.gdb.setting(f"x{site.rt}", value)]
@@ -327,13 +341,17 @@ class Interceptor:
     def _msr(self, pe: EmulatedPe, site: Site) -> None:
         value = self._source(site)
         if (
-            self._flushes is not None
+            self._watch is not None
             and site.register == SysReg.HDBSSPROD_EL2
             and pe.pending_index
             and not HDBSSPROD_INDEX.get(value)
         ):
-            self._flushes.flush(self._flush_stop(pe, site.address))
+            self._watch.flush(self._flush_stop(pe, site.address))
+        if pe.withdraws(site.register, value):
+            self._look(Why.WITHDRAWN, pe, site.address)
         seen = pe.write(site.register, value, site.address)
+        if site.register == SysReg.HDBSSBR_EL2 and HDBSSBR_BADDR.get(value):
+            self._look(Why.ANNOUNCED, pe, site.address)
         self._arm_barriers()
         if site.register != SysReg.VTCR_EL2:
             self._go(jump=site.address + 4)
@@ -388,7 +406,11 @@ class Interceptor:
         if vector in _SYNCHRONOUS and pe.enabled:
             abort = GuestAbort(esr, hpfar)
             if abort.may_dirty:
+                entries = pe.entries
                 verdict = pe.abort(abort)
+                if pe.entries > entries and not pe.appended:
+                    pe.appended = True
+                    self._look(Why.APPENDED, pe, self.gdb.read("ELR_EL2")[0])
                 if verdict is Verdict.RETRY:
                     self._go(jump=self.kernel.sites.retry_eret)
                     return

@@ -13,7 +13,10 @@ from enum import Enum
 
 from qemu_model.arch import syndrome
 from qemu_model.arch.registers import (
+    HDBSSBR_BADDR,
+    HDBSSBR_SZ,
     VTCR_HD,
+    SysReg,
     hdbss_enabled,
     stage2_in_use,
 )
@@ -89,6 +92,8 @@ class EmulatedPe:
         self.entries = 0
         self.entered = (0, 0)
         """HDBSSBR_EL2 and VTTBR_EL2 of the last guest entry."""
+        self.appended = False
+        """Whether it has appended anything since then."""
         self._trace = trace
         self._fruitless = 0
         self._resets = 0
@@ -119,6 +124,16 @@ class EmulatedPe:
         self.record(Kind.WRITE, register, value, held, pc)
         return value & ~VTCR_HD.mask if hdbss_enabled(value) else value
 
+    def withdraws(self, register: int, value: int) -> bool:
+        """Whether an MSR of ``value`` takes the buffer from the PE: HDBSS off, or another one."""
+        producer = self.model.producer
+        if not producer.enabled or not HDBSSBR_BADDR.get(producer.hdbssbr):
+            return False
+        if register == SysReg.VTCR_EL2:
+            return not hdbss_enabled(value)
+        kept = HDBSSBR_BADDR.mask | HDBSSBR_SZ.mask
+        return register == SysReg.HDBSSBR_EL2 and value & kept != producer.hdbssbr
+
     def deliver(self, register: int, value: int, pc: int) -> None:
         """Record an MRS and the value that it got."""
         self.record(Kind.READ, register, value, 0, pc)
@@ -148,6 +163,7 @@ class EmulatedPe:
         self.refused = None
         producer = self.model.producer
         self.entered = (producer.hdbssbr, vttbr)
+        self.appended = False
         self.record(
             Kind.ENTRY, producer.hdbssbr, producer.hdbssprod, producer.vtcr, vttbr, hcr, elr
         )

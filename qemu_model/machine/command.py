@@ -138,6 +138,11 @@ class RunFiles:
         return self.directory / "flushes.jsonl"
 
     @property
+    def buffers(self) -> Path:
+        """Whom the memory of the buffers belonged to, and when."""
+        return self.directory / "buffers.jsonl"
+
+    @property
     def holds(self) -> Path:
         """What was done about the scenario's holds, and at which trace records."""
         return self.directory / "holds.txt"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Serves the plugin: holds a PE at a flush until the watcher has looked at the bitmap.
+"""Serves the plugin: holds a PE until somebody has looked at the kernel's memory.
 
 The plugin sends messages over a socket that QEMU inherits (plugin option ``flush-fd``)
 and waits for an answer of one byte, the low byte of the message's number.  A message is
@@ -16,8 +16,10 @@ import threading
 from contextlib import suppress
 from enum import IntEnum
 
+from qemu_model.buffers import Why
 from qemu_model.errors import InfrastructureError
-from qemu_model.machine.flushwatch import FlushWatcher, Stop
+from qemu_model.machine.flushwatch import Stop
+from qemu_model.machine.kernelwatch import KernelWatch
 
 MESSAGE = struct.Struct("<IIQQQQQQQ")
 _END_LIMIT = 30.0
@@ -31,12 +33,22 @@ class Call(IntEnum):
     FLUSH = 2
     RETURNED = 3
     END = 4
+    ANNOUNCED = 5
+    APPENDED = 6
+    WITHDRAWN = 7
+
+
+_WHY = {
+    Call.ANNOUNCED: Why.ANNOUNCED,
+    Call.APPENDED: Why.APPENDED,
+    Call.WITHDRAWN: Why.WITHDRAWN,
+}
 
 
 class FlushService:
     """A thread that answers the plugin; ``theirs`` is to be inherited by QEMU."""
 
-    def __init__(self, watcher: FlushWatcher) -> None:
+    def __init__(self, watcher: KernelWatch) -> None:
         self._watcher = watcher
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._missed = 0
@@ -101,6 +113,8 @@ class FlushService:
                 self._watcher.flush(stop)
             case Call.RETURNED:
                 self._watcher.returned(stop)
+            case Call.ANNOUNCED | Call.APPENDED | Call.WITHDRAWN:
+                self._watcher.buffer(_WHY[Call(kind)], stop)
             case Call.END:
                 pass
             case _:

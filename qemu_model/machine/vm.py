@@ -22,8 +22,8 @@ from qemu_model.machine.child import child, end_group
 from qemu_model.machine.command import MachineSpec, RunFiles, compose
 from qemu_model.machine.console import BootLog, Console, Stage, clean
 from qemu_model.machine.flushservice import FlushService
-from qemu_model.machine.flushwatch import FlushWatcher
 from qemu_model.machine.initramfs import write_initramfs
+from qemu_model.machine.kernelwatch import kernel_watch
 from qemu_model.machine.lost import Loss, MachineLost, Outcome, ended, panicked, where
 from qemu_model.machine.progress import Progress
 from qemu_model.machine.qemu import Qemu
@@ -188,10 +188,10 @@ def _console_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def _flush_service(spec: MachineSpec, files: RunFiles, stack: ExitStack) -> FlushService | None:
-    """What answers the plugin at flushes; it ends after QEMU."""
+    """What answers the plugin at its stops; it ends after QEMU."""
     if spec.flushes is None or spec.plugin is None or not spec.trace:
         return None
-    service = FlushService(FlushWatcher(spec.flushes, files.ram, files.flushes))
+    service = FlushService(kernel_watch(spec.flushes, files))
     stack.callback(service.close)
     return service
 

@@ -156,6 +156,7 @@ void on_eret(unsigned int index, void *site)
 	visibility_synchronize(&vcpu->pe);
 	vcpu->pe.entries_to_guest++;
 	vcpu->entered = true;
+	vcpu->appended = false;
 	vcpu->entry_hdbssbr = vcpu->pe.hdbssbr;
 	vcpu->entry_vttbr = reg_read(REG_VTTBR_EL2);
 	trace_record(interceptor.trace, TRACE_ENTRY, vcpu->pe.index, 0, vcpu->pe.hdbssbr,
@@ -216,6 +217,7 @@ void on_vector(unsigned int index, void *site)
 	enum verdict verdict = VERDICT_KERNEL;
 	struct memory memory;
 	struct vcpu *vcpu;
+	uint64_t entries;
 
 	(void)index;
 	if (!vcpus_faulted())
@@ -227,12 +229,17 @@ void on_vector(unsigned int index, void *site)
 
 	vcpu->abort.vttbr = reg_read(REG_VTTBR_EL2);
 	vcpu->abort.hcr = reg_read(REG_HCR_EL2);
+	entries = vcpu->pe.entries;
 	memory = interceptor.memory;
 	memory.big_endian = reg_read(REG_SCTLR_EL2) & SCTLR_EE;
 	if (regs_failed())
 		report_anomaly(vcpu, ANOMALY_REGISTER_UNREADABLE, 0);
 	else if (hcr_in_guest(vcpu->abort.hcr))
 		verdict = pe_dirty_update(&vcpu->pe, &memory, interceptor.trace, &vcpu->abort);
+	if (vcpu->pe.entries > entries && !vcpu->appended) {
+		vcpu->appended = true;
+		watch_buffer(vcpu, WATCH_APPENDED, vcpu->abort.elr);
+	}
 
 	if (verdict == VERDICT_RETRY) {
 		vcpu->retrying = true;

@@ -11,6 +11,7 @@
 #include "ram.h"
 #include "trace.h"
 #include "vcpu.h"
+#include "watch.h"
 
 struct interceptor {
 	struct ram ram;
@@ -53,6 +54,9 @@ void on_after_msr_vtcr(unsigned int index, void *site);
 void on_msr_tpidr(unsigned int index, void *site);
 void on_smc(unsigned int index, void *site);
 void on_flush_return(unsigned int index, void *site);
+
+/* Let the watcher, if there is one, look at the buffer that HDBSSBR_EL2 names now. */
+void watch_buffer(struct vcpu *vcpu, enum watch_kind kind, uint64_t pc);
 
 /* Give Xt of an MSR VTCR_EL2 its value back, if that is still to be done. */
 void vtcr_source_restore(struct vcpu *vcpu);

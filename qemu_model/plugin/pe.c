@@ -64,6 +64,15 @@ uint64_t pe_write(struct pe *pe, uint32_t reg, uint64_t value)
 	return value;
 }
 
+bool pe_withdraws(const struct pe *pe, uint32_t reg, uint64_t value)
+{
+	if (!vtcr_hdbss_enabled(pe->vtcr) || !(pe->hdbssbr & HDBSSBR_BADDR))
+		return false;
+	if (reg == SYS_VTCR_EL2)
+		return !vtcr_hdbss_enabled(value);
+	return reg == SYS_HDBSSBR_EL2 && (value & (HDBSSBR_BADDR | HDBSSBR_SZ)) != pe->hdbssbr;
+}
+
 bool vtcr_hdbss_enabled(uint64_t vtcr)
 {
 	uint64_t all = VTCR_HA | VTCR_HD | VTCR_HDBSS;

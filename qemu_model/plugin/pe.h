@@ -91,6 +91,9 @@ uint64_t *pe_register(struct pe *pe, uint32_t reg);
 /* MSR: store @value without the RES0 bits and return what is held now. */
 uint64_t pe_write(struct pe *pe, uint32_t reg, uint64_t value);
 
+/* Whether MSR @reg with @value takes the buffer from the PE: HDBSS off, or another one. */
+bool pe_withdraws(const struct pe *pe, uint32_t reg, uint64_t value);
+
 /* HA, HD and HDBSS are all in effect. (HCR_EL2.VM is the caller's question.) */
 bool vtcr_hdbss_enabled(uint64_t vtcr);
 

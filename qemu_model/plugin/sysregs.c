@@ -8,7 +8,6 @@
 #include "interceptor.h"
 #include "regs.h"
 #include "visibility.h"
-#include "watch.h"
 
 #define PSCI_CPU_OFF		0x84000002u
 #define PSCI_CPU_ON		0x84000003u
@@ -60,17 +59,28 @@ static void deliver(struct vcpu *vcpu, const void *site, uint64_t value)
 }
 
 /* The PE stands still until the watcher has looked at the kernel's memory. */
-static void watch(struct vcpu *vcpu, enum watch_kind kind, const void *site)
+static void watch(struct vcpu *vcpu, enum watch_kind kind, uint64_t hdbssbr, uint64_t pc)
 {
 	const struct watch_stop stop = {
 		.seq = trace_next(interceptor.trace),
-		.pc = site_pc(site),
-		.hdbssbr = vcpu->entry_hdbssbr,
+		.pc = pc,
+		.hdbssbr = hdbssbr,
 		.hdbssprod = vcpu->pe.hdbssprod,
 		.vttbr = vcpu->entry_vttbr,
 	};
 
 	watch_tell(kind, vcpu->pe.index, &stop);
+}
+
+void watch_buffer(struct vcpu *vcpu, enum watch_kind kind, uint64_t pc)
+{
+	if (watch_active())
+		watch(vcpu, kind, vcpu->pe.hdbssbr, pc);
+}
+
+static void watch_flush(struct vcpu *vcpu, enum watch_kind kind, const void *site)
+{
+	watch(vcpu, kind, vcpu->entry_hdbssbr, site_pc(site));
 }
 
 /* Whether an access to this register concerns entries that a watcher wants to look after */
@@ -99,7 +109,7 @@ void on_mrs(unsigned int index, void *site)
 	if (!vcpu)
 		return;
 	if (watched_entries(vcpu, reg))
-		watch(vcpu, WATCH_DRAIN_BEGINS, site);
+		watch_flush(vcpu, WATCH_DRAIN_BEGINS, site);
 	deliver(vcpu, site, reg == SYS_HDBSSPROD_EL2 ? visibility_prod(&vcpu->pe) :
 						       *pe_register(&vcpu->pe, reg));
 }
@@ -118,12 +128,16 @@ void on_msr_hdbss(unsigned int index, void *site)
 	value = reg_read_x(insn_rt(insn));
 	/* Before the record: what begins after it cannot have changed what is seen now. */
 	if (watched_entries(vcpu, reg) && !(value & HDBSSPROD_INDEX)) {
-		watch(vcpu, WATCH_FLUSH, site);
+		watch_flush(vcpu, WATCH_FLUSH, site);
 		vcpu->consumed = true;
 	}
-	held = pe_write(&vcpu->pe, reg, value);
 	pc = site_pc(site);
+	if (pe_withdraws(&vcpu->pe, reg, value))
+		watch_buffer(vcpu, WATCH_WITHDRAWN, pc);
+	held = pe_write(&vcpu->pe, reg, value);
 	trace_record(interceptor.trace, TRACE_WRITE, vcpu->pe.index, 0, reg, value, held, pc);
+	if (reg == SYS_HDBSSBR_EL2 && held & HDBSSBR_BADDR)
+		watch_buffer(vcpu, WATCH_ANNOUNCED, pc);
 	qemu_plugin_set_pc(pc + 4);
 }
 
@@ -143,6 +157,8 @@ void on_msr_vtcr(unsigned int index, void *site)
 		return;
 	vtcr_source_restore(vcpu);
 	value = reg_read_x(rt);
+	if (pe_withdraws(&vcpu->pe, SYS_VTCR_EL2, value))
+		watch_buffer(vcpu, WATCH_WITHDRAWN, site_pc(site));
 	pe_write(&vcpu->pe, SYS_VTCR_EL2, value);
 	trace_record(interceptor.trace, TRACE_WRITE, vcpu->pe.index, 0, SYS_VTCR_EL2, value, value,
 		     site_pc(site));
@@ -219,7 +235,7 @@ void on_flush_return(unsigned int index, void *site)
 	if (!vcpu || !vcpu->consumed || !watch_active() || !vcpu_at_el2(vcpu))
 		return;
 	vcpu->consumed = false;
-	watch(vcpu, WATCH_RETURNED, site);
+	watch_flush(vcpu, WATCH_RETURNED, site);
 }
 
 /*

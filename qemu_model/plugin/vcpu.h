@@ -31,6 +31,7 @@ struct vcpu {
 	bool entered;		/* a guest, since its reset */
 	uint64_t entry_hdbssbr;
 	uint64_t entry_vttbr;
+	bool appended;		/* since then */
 	bool consumed;
 
 	/* A fault to decide on at the first instruction of its vector. */

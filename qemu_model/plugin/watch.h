@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The watcher: a process at the other end of a socket that looks into the
- * kernel's memory while a PE stands still at a flush of its HDBSS buffer.
+ * kernel's memory while a PE stands still: at a flush of its HDBSS buffer, and
+ * where it gets a buffer, writes to it, or has it no longer.
  * qemu_model/machine/flushservice.py is that other end and defines the messages.
  */
 #ifndef HDBSS_WATCH_H
@@ -15,6 +16,9 @@ enum watch_kind {
 	WATCH_FLUSH = 2,	/* MSR HDBSSPROD_EL2 makes INDEX 0, which it was not */
 	WATCH_RETURNED = 3,	/* the function that completes a flush returns */
 	WATCH_END = 4,		/* QEMU ends */
+	WATCH_ANNOUNCED = 5,	/* after MSR HDBSSBR_EL2, BADDR is not 0 */
+	WATCH_APPENDED = 6,	/* after the first entry since the guest was entered */
+	WATCH_WITHDRAWN = 7,	/* MSR VTCR_EL2 or HDBSSBR_EL2 takes the buffer from the PE */
 };
 
 /* How long a PE stands still at most, and how often that may come to nothing. */
@@ -26,7 +30,7 @@ enum watch_kind {
 struct watch_stop {
 	uint64_t seq;		/* of the next trace record */
 	uint64_t pc;
-	uint64_t hdbssbr;	/* at the last guest entry */
+	uint64_t hdbssbr;	/* up to WATCH_RETURNED: at the last guest entry; else now */
 	uint64_t hdbssprod;
 	uint64_t vttbr;		/* at the last guest entry */
 };

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What has to be known of a kernel to read its dirty bitmaps in the memory of its machine.
 
-Made from a vmlinux: addresses of a few variables, the
-page size, offsets in a few structures, and the names of the places that write
-HDBSSPROD_EL2.  Addresses are those of a kernel that was told ``nokaslr``.
+Made from a vmlinux: addresses of a few variables, the page size, offsets in a few
+structures, where struct page are, and the names of the places that access the registers
+of HDBSS.  Addresses are those of a kernel that was told ``nokaslr``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from qemu_model.arch.registers import SysReg
 from qemu_model.errors import UsageError
 from qemu_model.vmlinux.elf import Vmlinux
 from qemu_model.vmlinux.layout import LayoutError, Structures
+from qemu_model.vmlinux.pagemap import PageMap, read_page_map
 from qemu_model.vmlinux.sites import Role, find_sites
 
-VERSION = 1
+VERSION = 3
 """Of what ``dump`` writes; a new one when something is added."""
 _SOURCE = "virt/kvm/kvm_main.c"
 _OFFSETS = (
@@ -61,6 +62,7 @@ _BELOW_KERNEL = 0x20_0000
 """QEMU loads an Image with a small text_offset so much higher, above its own boot code."""
 _PAGE_SHIFTS = {1: 12, 2: 14, 3: 16}
 """Documentation/arch/arm64/booting.rst: bits 2:1 of the flags in the Image header."""
+_NAMED = (SysReg.HDBSSBR_EL2, SysReg.HDBSSPROD_EL2, SysReg.VTCR_EL2)
 _RET, _RETAA, _RETAB = 0xD65F03C0, 0xD65F0BFF, 0xD65F0FFF
 
 
@@ -81,7 +83,11 @@ class KernelMap:
     page_shift: int
     offsets: Mapping[str, int]
     places: Mapping[int, str]
-    """By address of an MSR HDBSSPROD_EL2: its place as ``symbol+0x10``."""
+    """By address of an MSR or MRS of HDBSS: its place as ``symbol+0x10``."""
+    pages: PageMap | None = None
+    """Where its struct page are."""
+    no_pages: str = "the kernel's map has none"
+    """Why ``pages`` is None."""
 
     def place(self, pc: int) -> str:
         """``symbol+offset`` where it is known, else the bare address."""
@@ -112,9 +118,14 @@ def read_map(vmlinux: Vmlinux) -> KernelMap:
     sites = find_sites(vmlinux)
     places = {
         address: vmlinux.name_of(address)
-        for address in sites.of(Role.MSR)
-        if sites.by_address[address].register == SysReg.HDBSSPROD_EL2
+        for address in sites.of(Role.MSR, Role.MRS)
+        if sites.by_address[address].register in _NAMED
     }
+    pages, no_pages = None, ""
+    try:
+        pages = read_page_map(vmlinux)
+    except (LayoutError, UsageError) as error:
+        no_pages = str(error)  # the bitmaps can be read all the same
     return KernelMap(
         text=text,
         load_offset=offset + (_BELOW_KERNEL if offset < 0x1000 else 0),
@@ -125,6 +136,8 @@ def read_map(vmlinux: Vmlinux) -> KernelMap:
         page_shift=page_shift,
         offsets=offsets,
         places=places,
+        pages=pages,
+        no_pages=no_pages,
     )
 
 
@@ -138,6 +151,8 @@ def load(text: str) -> KernelMap:
     found: dict[str, Any] = json.loads(text)
     found["banner"] = found["banner"].encode("latin-1")
     found["places"] = {int(address): name for address, name in found["places"].items()}
+    if found["pages"] is not None:
+        found["pages"] = PageMap(**found["pages"])
     return KernelMap(**found)
 
 

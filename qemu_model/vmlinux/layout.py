@@ -59,7 +59,7 @@ class Structures:
         self._source = source
         try:
             unit = self._unit()
-            self._named = self._structures(unit)
+            self._named, self._enumerations = self._read_types(unit)
         except _BROKEN as error:
             raise self._trouble(f"its debug information cannot be read: {error!r}") from error
 
@@ -95,6 +95,20 @@ class Structures:
         """``member(path).offset``."""
         return self.member(path).offset
 
+    def enumerator(self, enumeration: str, name: str) -> int | None:
+        """The value of a constant of ``enum enumeration``; None where there is none.
+
+        LayoutError when the debug information cannot be read.
+        """
+        try:
+            for die in self._enumerations.get(enumeration, ()):
+                for constant in die.iter_children():
+                    if constant.attributes["DW_AT_name"].value == name.encode():
+                        return _number(constant, "DW_AT_const_value")
+        except _BROKEN as error:
+            raise self._trouble(f"enum {enumeration} cannot be read: {error!r}") from error
+        return None
+
     def _trouble(self, why: str) -> LayoutError:
         return LayoutError(f"vmlinux {self._vmlinux.path}: {why}")
 
@@ -117,14 +131,20 @@ class Structures:
         raise self._trouble(f"its debug information has no {self._source}")
 
     @staticmethod
-    def _structures(unit: CompileUnit) -> dict[str, DIE]:
+    def _read_types(unit: CompileUnit) -> tuple[dict[str, DIE], dict[str, list[DIE]]]:
+        """Structures and enumerations by name."""
         named: dict[str, DIE] = {}
+        enumerations: dict[str, list[DIE]] = {}
         for die in unit.iter_DIE_children(unit.get_top_DIE()):
-            if die.tag in _COMPOUND and "DW_AT_declaration" not in die.attributes:
-                name = die.attributes.get("DW_AT_name")
-                if name is not None:
-                    named.setdefault(name.value.decode("ascii", "replace"), die)
-        return named
+            name = die.attributes.get("DW_AT_name")
+            if name is None or "DW_AT_declaration" in die.attributes:
+                continue
+            word = name.value.decode("ascii", "replace")
+            if die.tag in _COMPOUND:
+                named.setdefault(word, die)
+            elif die.tag == "DW_TAG_enumeration_type":
+                enumerations.setdefault(word, []).append(die)
+        return named, enumerations
 
 
 def _number(die: DIE, attribute: str) -> int:

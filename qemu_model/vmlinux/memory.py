@@ -77,8 +77,8 @@ class KernelMemory:
         self._shift = kernel.page_shift
         self._pages: dict[int, int] = {}
         self._image_at = ram.base + kernel.load_offset - kernel.text
-        self._root = self._image(kernel.swapper)
-        if ram.read(self._image(kernel.banner_at), len(kernel.banner)) != kernel.banner:
+        self._root = self.image(kernel.swapper)
+        if ram.read(self.image(kernel.banner_at), len(kernel.banner)) != kernel.banner:
             raise Unreadable(
                 "the running kernel is not that of vmlinux: its linux_banner is another one"
             )
@@ -104,7 +104,8 @@ class KernelMemory:
         """A little-endian unsigned number of ``size`` bytes."""
         return int.from_bytes(self.read(address, size), "little")
 
-    def _image(self, address: int) -> int:
+    def image(self, address: int) -> int:
+        """The physical address of something in the kernel's Image."""
         return address + self._image_at
 
     def _find_va_bits(self, kernel: KernelMap) -> int:
@@ -118,7 +119,7 @@ class KernelMemory:
                 found = [self._walk(address, bits) for address in known]
             except Unreadable:
                 continue
-            if found == [self._image(address) for address in known]:
+            if found == [self.image(address) for address in known]:
                 return bits
         raise Unreadable("the kernel's page tables do not lead to its own variables")
 

@@ -7,21 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from qemu_model.arch.registers import HDBSSPROD_INDEX, SysReg, hdbss_base
+from qemu_model.arch.registers import HDBSSPROD_INDEX, SysReg, hdbss_base, hdbss_enabled
+from qemu_model.buffers import Why
 from qemu_model.machine.command import Mode, quote
 from qemu_model.machine.flushservice import FlushService
-from qemu_model.machine.flushwatch import FlushWatcher, Stop
+from qemu_model.machine.flushwatch import Stop
+from qemu_model.machine.kernelwatch import KernelWatch
 from qemu_model.trace import Kind, Trace, count_records, read_trace
 from tests.plugin.conftest import RUN_LIMIT, Bench
 
 
-class Listener(FlushWatcher):
+class Listener(KernelWatch):
     """Remembers what it was told, and how many records the trace had then."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
         self.began: list[Stop] = []
         self.flushes: list[tuple[Stop, int]] = []
+        self.buffers: list[tuple[Why, Stop]] = []
         self.lates = 0
         self.closed = False
         self.slow = 0.0
@@ -34,6 +37,9 @@ class Listener(FlushWatcher):
         if self.slow:
             time.sleep(self.slow)
             self.slow = 0.0
+
+    def buffer(self, why: Why, stop: Stop) -> None:
+        self.buffers.append((why, stop))
 
     def returned(self, stop: Stop) -> None:
         raise AssertionError("nobody asked for returns")
@@ -107,6 +113,51 @@ def test_every_flush_is_told_before_its_record(bench: Bench, tmp_path: Path, mod
              and r[5] & HDBSSPROD_INDEX.mask]  # fmt: skip
     assert len(listener.began) == len(reads)
     assert listener.lates == 0
+
+
+def moments(trace: Trace, pe: int) -> list[tuple[Why, int, int]]:
+    """(why, the first record that may follow, HDBSSBR_EL2) of each moment of a PE's buffer."""
+    hdbssbr, enabled, appended, found = 0, False, False, []
+    for seq, kind, number, _, a, _, c, *_ in trace:
+        if number != pe:
+            continue
+        if kind == Kind.ENTRY:
+            appended = False
+        elif kind == Kind.APPEND and not appended:
+            appended = True
+            found.append((Why.APPENDED, seq + 1, hdbssbr))
+        elif kind == Kind.RESET:
+            hdbssbr, enabled = a, hdbss_enabled(c)
+        elif kind == Kind.WRITE:
+            off = enabled and a == SysReg.VTCR_EL2 and not hdbss_enabled(c)
+            other = enabled and a == SysReg.HDBSSBR_EL2 and c != hdbssbr
+            if hdbssbr >> 12 and (off or other):
+                found.append((Why.WITHDRAWN, seq, hdbssbr))
+            if a == SysReg.VTCR_EL2:
+                enabled = hdbss_enabled(c)
+            elif a == SysReg.HDBSSBR_EL2:
+                hdbssbr = c
+                if c >> 12:
+                    found.append((Why.ANNOUNCED, seq + 1, c))
+    return found
+
+
+@pytest.mark.parametrize("mode", [Mode.PARALLEL, Mode.DETERMINISTIC], ids=str)
+def test_every_moment_of_a_buffer_is_told(bench: Bench, tmp_path: Path, mode: Mode) -> None:
+    listener = Listener(tmp_path / "trace.bin")
+    trace, _ = run(bench, tmp_path, listener, mode)
+    assert {Why.ANNOUNCED, Why.APPENDED} <= {why for why, _ in listener.buffers}
+    for pe in (0, 1):
+        told = [(why, stop) for why, stop in listener.buffers if stop.pe == pe]
+        expected = moments(trace, pe)
+        assert [(why, stop.hdbssbr) for why, stop in told] == [
+            (why, hdbssbr) for why, _, hdbssbr in expected
+        ]
+        mine = [record[0] for record in trace if record[2] == pe]
+        for (why, stop), (_, seq, _) in zip(told, expected, strict=True):
+            # Of this PE's own records none is between the look and its moment.
+            between = [n for n in mine if min(stop.seq, seq) <= n < max(stop.seq, seq)]
+            assert between == [], why
 
 
 def test_a_slow_watcher_is_not_waited_for(bench: Bench, tmp_path: Path) -> None:

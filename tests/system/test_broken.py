@@ -125,6 +125,34 @@ def test_a_flush_that_nobody_saw_is_said(run: Path) -> None:
     assert f"not checked: flushed: 1 of {flushes} flushes: nobody looked at it" in done.stdout
 
 
+def _change_looks(run: Path, why: str, **changes: object) -> None:
+    """As if the kernel's struct page had said something else at these moments."""
+    path = run / "buffers.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    found = [line for line in lines if line.get("why") == why]
+    assert found
+    for line in found:
+        line |= changes
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("why", ["appended", "drain", "flush"])
+def test_entries_in_a_page_that_nobody_holds_are_found(run: Path, why: str) -> None:
+    _change_looks(run, why, owner=0)
+    done = hdbss("check", run)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "entries in memory that is not its buffer any more" in done.stdout
+    assert "the reference count of its first page" in done.stdout
+
+
+def test_a_buffer_that_is_freed_before_hdbss_is_off_is_found(run: Path) -> None:
+    _change_looks(run, "withdrawn", owner=0)
+    done = hdbss("check", run)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "[buffer] PE 1 may still write to a buffer that was given away" in done.stdout
+    assert "[flushed]" not in done.stdout and "I5, R_GKFDY" in done.stdout
+
+
 def test_a_warning_of_the_kernel_is_found(run: Path) -> None:
     with (run / "console.log").open("a") as console:
         console.write("[    9.0] WARNING: CPU: 0 PID: 1 at arch/arm64/kvm/mmu.c:1 f+0x0/0x4\n")

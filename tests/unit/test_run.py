@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qemu_model.buffers import BufferLog
 from qemu_model.errors import UsageError
 from qemu_model.flushes import FlushLog, other_line
 from qemu_model.run import About, load
@@ -39,6 +40,7 @@ def record() -> dict[str, Any]:
         "kernel": {"description": "Linux 6.12"},
         "command": "hdbss run by.hand",
         "flushes": {"watched": True, "why": ""},
+        "buffers": {"watched": True, "why": ""},
         "end": {"how": "complete", "why": "", "seconds": 1.5},
     }
 
@@ -52,6 +54,8 @@ def directory(tmp_path: Path) -> Path:
     (tmp_path / "trace.bin").write_bytes(make_trace([mark(3)]).data)
     head = other_line(version=1, page_shift=12, symbol="drain")
     (tmp_path / "flushes.jsonl").write_text(head + other_line(end=0))
+    head = other_line(version=1, page_shift=14)
+    (tmp_path / "buffers.jsonl").write_text(head + other_line(end=0))
     return tmp_path
 
 
@@ -71,6 +75,7 @@ def test_everything_is_read_back(directory: Path) -> None:
     assert run.trace is not None and run.trace.count == 3
     assert run.console == "Booting Linux\r\n\ufffd\ufffd"
     assert run.flushes == FlushLog(symbol="drain")
+    assert run.buffers == BufferLog(page_shift=14)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +87,8 @@ def test_why_the_flushes_were_not_watched(directory: Path, said: object, why: st
     """A left-over file is not believed."""
     change(directory, lambda r: r.update(flushes=said) if said else r.pop("flushes"))
     assert load(directory).flushes == FlushLog(absent=why)
+    change(directory, lambda r: r.update(buffers=said) if said else r.pop("buffers"))
+    assert load(directory).buffers == BufferLog(absent=why)
 
 
 def test_without_the_feature_there_is_no_trace(directory: Path) -> None:
@@ -104,7 +111,8 @@ def test_a_shared_console_may_hold_other_text(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["run.json", "program.txt", "console.log", "agent.log", "flushes.jsonl"]
+    "name",
+    ["run.json", "program.txt", "console.log", "agent.log", "flushes.jsonl", "buffers.jsonl"],
 )
 def test_a_missing_file_is_named(directory: Path, name: str) -> None:
     (directory / name).unlink()
@@ -173,6 +181,7 @@ def test_any_value_in_run_json_is_read_or_refused(
         (directory / name).touch()
     (directory / "trace.bin").write_bytes(make_trace([]).data)
     (directory / "flushes.jsonl").write_text(other_line(version=1, page_shift=12, symbol=None))
+    (directory / "buffers.jsonl").write_text(other_line(version=1, page_shift=12))
     (directory / "run.json").write_text(json.dumps(content))
     try:
         load(directory)

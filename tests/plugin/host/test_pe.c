@@ -36,6 +36,25 @@ static void enable(void)
 	EXPECT(!hcr_in_guest(HCR_VM | HCR_TGE));
 }
 
+static void withdrawing(void)
+{
+	const uint64_t on = VTCR_HA | VTCR_HD | VTCR_HDBSS;
+	struct pe pe = { .hdbssbr = 0x50001, .vtcr = on };
+
+	EXPECT(pe_withdraws(&pe, SYS_VTCR_EL2, VTCR_HA));
+	EXPECT(!pe_withdraws(&pe, SYS_VTCR_EL2, on | 1));
+	EXPECT(pe_withdraws(&pe, SYS_HDBSSBR_EL2, 0));
+	EXPECT(pe_withdraws(&pe, SYS_HDBSSBR_EL2, 0x50002));
+	EXPECT(!pe_withdraws(&pe, SYS_HDBSSBR_EL2, 0x50001 | 1ull << 60));
+	EXPECT(!pe_withdraws(&pe, SYS_HDBSSPROD_EL2, 0));
+	pe.hdbssbr = 3;
+	EXPECT(!pe_withdraws(&pe, SYS_VTCR_EL2, 0));
+	pe.hdbssbr = 0x50001;
+	pe.vtcr = VTCR_HA | VTCR_HDBSS;
+	EXPECT(!pe_withdraws(&pe, SYS_VTCR_EL2, 0));
+	EXPECT(!pe_withdraws(&pe, SYS_HDBSSBR_EL2, 0));
+}
+
 static void capacity(void)
 {
 	struct pe pe = { 0 };
@@ -89,6 +108,7 @@ int main(void)
 {
 	registers();
 	enable();
+	withdrawing();
 	capacity();
 	entry();
 	instructions();

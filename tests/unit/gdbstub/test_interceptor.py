@@ -23,6 +23,7 @@ from qemu_model.gdbstub import interceptor as interceptor_module
 from qemu_model.gdbstub.interceptor import Interceptor, KernelCode
 from qemu_model.gdbstub.mi import GdbLost, Stop
 from qemu_model.gdbstub.ram import RamFile
+from qemu_model.machine.kernelwatch import KernelWatch
 from qemu_model.model.choices import BEST, Choices, Visibility
 from qemu_model.trace import BARRIER_CONTEXT, BARRIER_DSB, Kind, RawRecord, read_trace
 from qemu_model.vmlinux.sites import ERET, ESR_EL1, HINT_127, SMC_0, Role, Site, Sites
@@ -87,7 +88,13 @@ ESR = {ESR2, ESR1}
 class Rig:
     """An interceptor on a made-up kernel, and the machine it is connected to."""
 
-    def __init__(self, directory: Path, pes: int = 1, choices: Choices = BEST) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        pes: int = 1,
+        choices: Choices = BEST,
+        watch: KernelWatch | None = None,
+    ) -> None:
         path = directory / "ram"
         with path.open("wb") as file:
             file.truncate(RAM_SIZE)
@@ -106,7 +113,7 @@ class Rig:
         self.trace = directory / "trace.bin"
         self.choices = choices
         self.interceptor = Interceptor(
-            self.stub, kernel, (MARKER,), self.ram, self.trace, pes, choices=choices
+            self.stub, kernel, (MARKER,), self.ram, self.trace, pes, watch=watch, choices=choices
         )
         self._tables = Ram()
         self._pool = POOL

@@ -8,10 +8,13 @@ from random import Random
 
 import pytest
 
+from qemu_model.buffers import Why
 from qemu_model.errors import InfrastructureError
 from qemu_model.flushes import FlushLog, read_flushes
+from qemu_model.machine.bufferwatch import BufferWatcher
 from qemu_model.machine.flushservice import MESSAGE, Call, FlushService
 from qemu_model.machine.flushwatch import FlushPlan, FlushWatcher, Stop
+from qemu_model.machine.kernelwatch import KernelWatch
 from qemu_model.vmlinux.memory import RAM_BASE
 from tests.unit.vmlinux.memory_like import VTTBR, FakeKernel, Slot
 
@@ -32,6 +35,8 @@ class Bench:
         self.out = directory / "flushes.jsonl"
         plan = FlushPlan(self.fake.kernel, symbol)
         self.watcher = FlushWatcher(plan, directory / "ram", self.out)
+        buffers = BufferWatcher(plan, directory / "ram", directory / "buffers.jsonl")
+        self.watch = KernelWatch(self.watcher, buffers)
 
     def fill(self, *entries: int) -> None:
         """The PE has appended these."""
@@ -215,27 +220,33 @@ class Plugin:
         assert self.socket.recv(1) == bytes([self.number & 0xFF])
 
 
-def test_calls_reach_the_watcher(tmp_path: Path) -> None:
+def test_calls_reach_the_watcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(tmp_path)
     bench.fill(entry(1))
-    service = FlushService(bench.watcher)
+    whys: list[Why] = []
+    monkeypatch.setattr(bench.watch, "buffer", lambda why, stop: whys.append(why))
+    service = FlushService(bench.watch)
     plugin = Plugin(service)
     service.start()
     for _ in range(200):
         plugin.tell(Call.DRAIN_BEGINS, stop(1, 5))
         plugin.tell(Call.FLUSH, stop(1, 6))
+    for call in (Call.ANNOUNCED, Call.APPENDED, Call.WITHDRAWN):
+        plugin.tell(call, stop(0))
+    plugin.tell(Call.FLUSH, stop(1, 6))
     plugin.tell(Call.END, stop(0), missed=1)
     plugin.socket.close()
     service.finish()
     service.close()
     log = read_flushes(bench.out)
-    assert len(log.flushes) == 200 and log.late == {200}
+    assert whys == [Why.ANNOUNCED, Why.APPENDED, Why.WITHDRAWN]
+    assert len(log.flushes) == 201 and log.late == {201}
     assert log.flushes[0].began == 5 and log.flushes[0].clean == ((FRAME + 1, FRAME + 1),)
 
 
 @pytest.mark.parametrize("message", [b"x", bytes(64), MESSAGE.pack(9, 0, 1, 0, 0, 0, 0, 0, 0)])
 def test_a_plugin_that_speaks_otherwise(tmp_path: Path, message: bytes) -> None:
-    service = FlushService(Bench(tmp_path).watcher)
+    service = FlushService(Bench(tmp_path).watch)
     plugin = Plugin(service)
     service.start()
     plugin.socket.send(message)
@@ -247,7 +258,7 @@ def test_a_plugin_that_speaks_otherwise(tmp_path: Path, message: bytes) -> None:
 
 def test_a_service_that_is_closed_ends(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    service = FlushService(bench.watcher)
+    service = FlushService(bench.watch)
     plugin = Plugin(service)
     service.start()
     service.close()
@@ -259,7 +270,7 @@ def test_a_service_that_is_closed_ends(tmp_path: Path) -> None:
 
 def test_a_service_that_never_started_ends(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    service = FlushService(bench.watcher)
+    service = FlushService(bench.watch)
     service.finish()
     service.close()
     assert read_flushes(bench.out).flushes == ()

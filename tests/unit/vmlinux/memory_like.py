@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A file of RAM that looks like that of a running kernel: tables, a VM, slots, bitmaps."""
+"""A file of RAM that looks like that of a running kernel: tables, slots, bitmaps, struct page."""
 
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qemu_model.vmlinux.kernelmap import KernelMap
 from qemu_model.vmlinux.memory import RAM_BASE
+from qemu_model.vmlinux.pagemap import PageMap
 
 SIZE = 32 << 20
 LOAD = 2 << 20
@@ -34,6 +35,26 @@ OFFSETS = {
     "rb_node.rb_right": 8,
     "list_head.next": 0,
 }
+MEM_SECTION, ZERO_PAGE = TEXT + 0x4_0000, TEXT + 0x5_0000
+PAGES = PageMap(
+    mem_section=MEM_SECTION,
+    indirect=True,
+    section_size=32,
+    section_map=8,
+    size=64,
+    refcount=52,
+    page_type=48,
+    mapping=24,
+    compound_head=8,
+    private=40,
+    orders=11,
+    buddy=0xF0,
+    zero_page=ZERO_PAGE,
+)
+VMEMMAP = 0xFFFF_FDFF_BF00_0000
+"""Where struct page of frame 0 would be."""
+UNTYPED, BUDDY = 0xFFFF_FFFF, 0xF000_0000
+"""page.page_type of most pages, and of the first one of a free block."""
 
 
 @dataclass
@@ -82,6 +103,33 @@ class FakeKernel:
         """Virtual address by number of the slot."""
         self.slots_at = 0
         self.vm = 0
+
+    def add_struct_pages(self, pages: PageMap = PAGES) -> None:
+        """Have struct page for all of RAM, each in use once; ``mem_section`` leads to them."""
+        self.kernel = replace(self.kernel, pages=pages, no_pages="")
+        for at in range(MEM_SECTION, MEM_SECTION + 0x3000, 1 << self.shift):
+            self.map(at, at - self.text + RAM_BASE + LOAD)
+        first = RAM_BASE >> self.shift
+        end = first + (SIZE >> self.shift)
+        for at in range(VMEMMAP + 64 * first, VMEMMAP + 64 * end, 1 << self.shift):
+            self.map(at, self.page())
+        for frame in range(first, end):
+            self.set_page(frame)
+        sections = MEM_SECTION
+        if pages.indirect:
+            roots, sections = self.alloc(1 << self.shift), self.alloc(1 << self.shift)
+            self.put(MEM_SECTION, roots)
+            self.put(roots + 8, sections)
+        for number in (3, 4):
+            self.put(sections + 32 * number + 8, VMEMMAP | 0x1F)
+
+    def set_page(self, frame: int, **fields: int) -> None:
+        """Set members of a struct page; those that are not named are as in a page in use."""
+        values = {"refcount": 1, "page_type": UNTYPED, "mapping": 0, "compound_head": 0,
+                  "private": 0} | fields  # fmt: skip
+        for name, value in values.items():
+            size = 4 if name in ("refcount", "page_type") else 8
+            self.put(VMEMMAP + 64 * frame + getattr(PAGES, name), value, size)
 
     def physical(self, pa: int, data: bytes) -> None:
         """Write at a physical address."""
