@@ -7,25 +7,29 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from qemu_model import bench, conformance, session
+from qemu_model import bench, bugs, conformance, session
 from qemu_model.checkers import equivalence
 from qemu_model.checkers.judge import judge
 from qemu_model.errors import InfrastructureError, Unsupported, UsageError
+from qemu_model.hunt import Hunt, control, hunt_all
+from qemu_model.hunt import exit_code as hunt_code
 from qemu_model.jobs import interrupt_on_sigterm
 from qemu_model.machine.command import SMP_MAX, Mode
 from qemu_model.machine.doctor import examine
 from qemu_model.machine.progress import Progress, progress_for
 from qemu_model.prompted import run_shell
+from qemu_model.report import bugs as bugs_report
 from qemu_model.report import difference, text
 from qemu_model.report import json as json_report
 from qemu_model.report.result import Exit, Result, exit_code
 from qemu_model.run import load
-from qemu_model.runner import dry_run, require_holds, run_scenarios
+from qemu_model.runner import Bench, dry_run, require_holds, run_scenarios
 from qemu_model.scenarios.catalogue import SCENARIOS, select
 
-_PARTS = ("kernel", "debug-kernel", "agent", "plugin", "qemu", "all")
+_PARTS = ("kernel", "debug-kernel", "bugs-kernel", "agent", "plugin", "qemu", "all")
 _UAPI = re.compile(r"^(?:cap|cap:[0-9]{1,9}|auto|none)$")
 _JOBS_MAX = 64
 
@@ -74,6 +78,9 @@ def parser() -> argparse.ArgumentParser:
     kernel.add_argument("--vmlinux", type=Path, help="the vmlinux that belongs to it")
     kernel.add_argument("--linux", type=Path, metavar="TREE", help="a tree that was built")
     kernel.add_argument("--debug", action="store_true", help="our kernel with lockdep, KASAN..")
+    kernel.add_argument(
+        "--bug", metavar="NAME", help="our kernel with a seeded bug (`hdbss bugs --list`), or none"
+    )
     kernel.add_argument(
         "--uapi",
         type=_uapi,
@@ -143,6 +150,15 @@ def parser() -> argparse.ArgumentParser:
         help="compare RUN_DIR with this run of the same program, of another mode, QEMU or "
         "interceptor, and explain the first difference",
     )
+
+    seeded = commands.add_parser("bugs", help="find the seeded bugs of our own kernel, and count")
+    seeded.add_argument("names", nargs="*", metavar="NAME", help="bugs or globs; default: all")
+    seeded.add_argument("--list", action="store_true", help="print them, run nothing")
+    seeded.add_argument("--jobs", type=_number(1, _JOBS_MAX), default=1, metavar="N")
+    seeded.add_argument("--seed", type=_number(0, (1 << 64) - 1), default=1, metavar="S")
+    seeded.add_argument("--qemu", type=Path, help="the qemu-system-aarch64 to use")
+    seeded.add_argument("--keep", type=Path, metavar="DIR", help="keep the run directories in DIR")
+    seeded.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
 
     commands.add_parser("bench", help="what the bench itself costs, as ratios")
     _add_conformance(commands)
@@ -221,6 +237,7 @@ def _choice(args: argparse.Namespace) -> session.Choice:
         small=args.small,
         choices=args.choices,
         inject=tuple(args.inject),
+        bug=args.bug,
     )
 
 
@@ -269,6 +286,48 @@ def _report(results: Sequence[Result], json_file: Path | None) -> int:
     code = exit_code(results)
     if json_file is not None:
         json_report.write(json_file, results, code)
+    return code
+
+
+def _bugs(args: argparse.Namespace, progress: Progress) -> int:
+    chosen = bugs.select(args.names)
+    if args.list:
+        for bug in chosen:
+            _say(f"{bug.name}: {bug.wrong}")
+        return Exit.AGREE
+    if args.json is not None:
+        bugs_report.write(args.json, [], [], Exit.INFRASTRUCTURE, complete=False)
+    base = session.Choice(qemu=args.qemu, seed=int(args.seed), keep=args.keep)
+    jobs = int(args.jobs)
+
+    def prepare(name: str, attempt: bugs.Attempt) -> Bench:
+        keep = None if base.keep is None else base.keep / name
+        choice = replace(base, bug=name, mode=attempt.mode, choices=attempt.choices, keep=keep)
+        return session.prepare(choice, progress)
+
+    def found(hunt: Hunt) -> None:
+        progress.done()
+        _say(bugs_report.line(hunt))
+
+    def ran(result: Result) -> None:
+        progress.done()
+        _say(f"without a bug: {text.line(result)}")
+
+    session.prepare(
+        replace(base, bug=bugs.NONE), progress
+    )  # builds what is to be built, once and in sight
+    hunts = hunt_all(chosen, prepare, jobs, progress, found)
+    controls = control(hunts, prepare, jobs, progress, ran)
+    progress.done()
+    _say(f"\n{bugs_report.table(hunts)}")
+    missed = [run for hunt in hunts if hunt.found is None for run in hunt.runs]
+    for result in (*missed, *controls):
+        if result.verdict not in ("agree", "skipped"):
+            _say(f"\n{text.block(result)}")
+    _say(f"\n{bugs_report.score(hunts, controls)}")
+    code = hunt_code(hunts, controls)
+    if args.json is not None:
+        bugs_report.write(args.json, hunts, controls, code)
     return code
 
 
@@ -339,6 +398,8 @@ def _dispatch(args: argparse.Namespace, progress: Progress) -> int:
             return _check(args)
         case "conformance":
             return _conformance(args, progress)
+        case "bugs":
+            return _bugs(args, progress)
         case _:
             return bench.run(progress, _say)
 

@@ -3,9 +3,10 @@
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from qemu_model import bugs
 from qemu_model.errors import InfrastructureError, Unsupported, UsageError
 from qemu_model.gdbstub.attach import require_gdb, require_vmlinux
 from qemu_model.gdbstub.mi import ADVICE as GDB_ADVICE
@@ -56,10 +57,12 @@ class Choice:
     """As on the command line; ``random`` goes by the seed."""
     inject: tuple[str, ...] = ()
     """As on the command line."""
+    bug: str | None = None
+    """A seeded bug of our kernel, ``bugs.NONE`` for that kernel without any."""
 
     @property
     def ours(self) -> bool:
-        """Whether it is the default kernel, of which we know how fast it is."""
+        """Whether it is a kernel of which we know how fast it is."""
         return self.kernel is None and self.linux is None and not self.debug
 
     @property
@@ -76,6 +79,8 @@ class Choice:
                 words += [option, str(path)]
         if self.debug:
             words.append("--debug")
+        if self.bug is not None:
+            words += ["--bug", self.bug]
         if self.uapi is not None:
             words += ["--uapi", self.uapi]
         if self.flush_symbol is not None:
@@ -109,18 +114,28 @@ def build(part: str, progress: Progress) -> Iterator[tuple[str, Path]]:
         yield "kernel", images.kernel(store, progress, "default").image
     if part == "debug-kernel":
         yield "debug-kernel", images.kernel(store, progress, "debug").image
+    if part == "bugs-kernel":
+        yield "bugs-kernel", images.kernel(store, progress, "bugs").image
 
 
 def _kernel(choice: Choice, store: Cache, progress: Progress) -> KernelImage:
-    chosen = [choice.kernel is not None, choice.linux is not None, choice.debug]
-    if sum(chosen) > 1:
-        raise UsageError("--kernel, --linux and --debug exclude each other")
+    given = (choice.kernel, choice.linux, choice.bug)
+    if sum(one is not None for one in given) + choice.debug > 1:
+        raise UsageError("--kernel, --linux, --debug and --bug exclude each other")
     if choice.vmlinux is not None and choice.kernel is None:
         raise UsageError("--vmlinux goes with --kernel")
     if choice.kernel is not None:
         return images.foreign_kernel(choice.kernel, choice.vmlinux)
     if choice.linux is not None:
         return images.kernel_from_tree(choice.linux)
+    if choice.bug is not None:
+        bug = bugs.require(choice.bug)
+        kernel = images.kernel(store, progress, "bugs")
+        return replace(
+            kernel,
+            description=f"{kernel.description}, hdbss.bug={bug}",
+            cmdline=(*kernel.cmdline, f"hdbss.bug={bug}"),
+        )
     return images.kernel(store, progress, "debug" if choice.debug else "default")
 
 

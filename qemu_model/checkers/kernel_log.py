@@ -17,6 +17,9 @@ _COMPLAINTS = re.compile(
     r"|Bad page state|Bad page map|list_(?:add|del) corruption|refcount_t: "
     r"|soft lockup|hard LOCKUP|SError|HYP panic|hyp panic"
 )
+_TIME = re.compile(r"^\[ *\d+\.\d+\] ")
+_SHOWN = 120
+"""Characters of the first line that the summary has."""
 _AFTER = 12
 """Lines that are shown after the first one."""
 
@@ -29,7 +32,7 @@ def check(run: Run, history: History) -> list[Divergence]:
             match,
             Divergence(
                 checker="kernel_log",
-                summary=f"the kernel's log complains: {match}",
+                summary=f"the kernel's log complains: {_said(lines[0])}",
                 rule="a kernel that works has nothing to say",
                 required="no WARN, BUG, Oops, lockdep, RCU, KASAN or poison message",
                 seen=f"line {number} of console.log",
@@ -37,6 +40,11 @@ def check(run: Run, history: History) -> list[Divergence]:
             ),
         )
     return list(found.values())
+
+
+def _said(line: str) -> str:
+    """A line of the log without its time."""
+    return _TIME.sub("", line)[:_SHOWN]
 
 
 def complaints(console: str) -> Iterator[tuple[int, str, tuple[str, ...]]]:

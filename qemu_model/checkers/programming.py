@@ -230,7 +230,7 @@ def _registers(header: Header, record: RawRecord, known: _Known) -> Iterator[Div
 def _finding(record: RawRecord, rule: str, required: str, seen: str) -> Divergence:
     return Divergence(
         checker="programming",
-        summary=f"PE {record[2]} ran the guest with registers that it must not have",
+        summary=f"PE {record[2]} ran the guest with {seen}; required: {required}",
         rule=rule,
         required=required,
         seen=seen,

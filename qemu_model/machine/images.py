@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import shutil
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import qemu_model
@@ -27,12 +28,25 @@ _KERNEL_SPACE = 4 << 30
 CONFORMANCE_ELF = "conformance.elf"
 _KERNEL_FILES = ("Image", "vmlinux", "kvm-cap", "build.log", "config")
 
-VARIANTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "default": ((), ()),
+SERIES = "patches/6.12"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of building our kernel; files and directories are those beside ``config``."""
+
+    fragments: tuple[str, ...] = ()
+    cmdline: tuple[str, ...] = ()
+    patches: tuple[str, ...] = (SERIES,)
+    what: str = "our series"
+
+
+VARIANTS = {
+    "default": Variant(),
     # Poisoning and page allocation debugging are compiled in but off until asked for.
-    "debug": (("debug.config",), ("debug_pagealloc=on", "page_poison=1")),
+    "debug": Variant(("debug.config",), ("debug_pagealloc=on", "page_poison=1")),
+    "bugs": Variant(("bugs.config",), (), (SERIES, "bugs"), "our series with seeded bugs"),
 }
-"""Variant -> (configuration fragments beside ``config``, kernel command line)."""
 
 _BANNER = re.compile(rb"Linux version (\d[^\n\0]{0,400})")
 _CAP = re.compile(r"^#define\s+KVM_CAP_ARM_HW_DIRTY_STATE_TRACK\s+(\d{1,9})\s*$", re.MULTILINE)
@@ -123,12 +137,12 @@ def conformance(cache: Cache, progress: Progress) -> Path:
 
 
 def kernel(cache: Cache, progress: Progress, variant: str = "default") -> KernelImage:
-    """Return the default kernel (or its debug variant), built if it is not in the cache.
+    """Return the default kernel (or another variant), built if it is not in the cache.
 
     Takes about 5 minutes on two cores.  An interrupted build is resumed.  Raises
     InfrastructureError with what to install, or with the build's log.
     """
-    fragments, cmdline = VARIANTS[variant]
+    chosen = VARIANTS[variant]
     recipe = _sources("guest_images", "kernel")
     if not tarball().is_file():
         raise InfrastructureError(f"{tarball()} is missing: apt install {KERNEL_SOURCE}")
@@ -139,12 +153,16 @@ def kernel(cache: Cache, progress: Progress, variant: str = "default") -> Kernel
         f"{tarball().name} {stat.st_size} {int(stat.st_mtime)}",
         variant,
         tools.compiler_version(f"{tools.cross_prefix()}gcc"),
-        *_contents(recipe, "config", "build.sh", *fragments, "patches/6.12/*"),
+        *_contents(
+            recipe,
+            *("config", "build.sh", *chosen.fragments),
+            *(f"{directory}/*" for directory in chosen.patches),
+        ),
     )
     kind = f"kernel-{variant}"
 
     def build(building: Building) -> None:
-        _build_kernel(building, recipe, variant, fragments)
+        _build_kernel(building, recipe, variant, chosen)
 
     entry = cache.build(kind, key, build, progress)
     image = entry / "Image"
@@ -152,14 +170,12 @@ def kernel(cache: Cache, progress: Progress, variant: str = "default") -> Kernel
         image=image,
         vmlinux=entry / "vmlinux",
         cap=_kvm_cap(entry / "kvm-cap"),
-        description=f"Linux {_version(image)}, {variant} build of {KERNEL_SOURCE} + our series",
-        cmdline=cmdline,
+        description=f"Linux {_version(image)}, {variant} build of {KERNEL_SOURCE} + {chosen.what}",
+        cmdline=chosen.cmdline,
     )
 
 
-def _build_kernel(
-    building: Building, recipe: Path, variant: str, fragments: tuple[str, ...]
-) -> None:
+def _build_kernel(building: Building, recipe: Path, variant: str, chosen: Variant) -> None:
     directory, log = building.directory, building.directory / "build.log"
     free = shutil.disk_usage(directory).free
     if free < _KERNEL_SPACE and not log.exists():
@@ -169,8 +185,8 @@ def _build_kernel(
         )
     resumed = "resuming" if log.exists() else "building"
     building.progress.line(f"{resumed} the {variant} kernel, some minutes; log: {log}")
-    argv = [str(recipe / "build.sh"), str(tarball()), str(recipe / "patches" / "6.12"),
-            str(directory), *(str(recipe / name) for name in fragments)]  # fmt: skip
+    argv = [str(recipe / "build.sh"), str(tarball()), str(_patches(recipe, chosen, directory)),
+            str(directory), *(str(recipe / name) for name in chosen.fragments)]  # fmt: skip
     # build.sh writes build.log itself; recipe.log is what it says to people.
     run_step(building, f"building the {variant} kernel", argv, directory / "recipe.log",
              _KERNEL_LIMIT)  # fmt: skip
@@ -182,6 +198,19 @@ def _build_kernel(
     for path in directory.iterdir():
         if path.name not in _KERNEL_FILES:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _patches(recipe: Path, chosen: Variant, directory: Path) -> Path:
+    """The directory of all patches of a variant, in the order in which they apply."""
+    if len(chosen.patches) == 1:
+        return recipe / chosen.patches[0]
+    together = directory / "patches"
+    shutil.rmtree(together, ignore_errors=True)
+    together.mkdir()
+    for number, name in enumerate(chosen.patches):
+        for patch in (recipe / name).glob("*.patch"):
+            shutil.copyfile(patch, together / f"{number}-{patch.name}")
+    return together
 
 
 def _kvm_cap(path: Path) -> int | None:

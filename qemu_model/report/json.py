@@ -30,11 +30,14 @@ def document(results: Sequence[Result], code: int, complete: bool = True) -> dic
 
 def write(path: Path, results: Sequence[Result], code: int, complete: bool = True) -> None:
     """Write the report, all of it or nothing; UsageError when the file cannot be written."""
+    put(path, document(results, code, complete))
+
+
+def put(path: Path, report: dict[str, object]) -> None:
+    """Write any report in the same way."""
     partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(
-            json.dumps(document(results, code, complete), indent=1) + "\n", encoding="utf-8"
-        )
+        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         raise UsageError(f"--json {path}: {error.strerror}") from error

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The report for people: a table, and a block to paste into a mail for each finding."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from qemu_model.checkers.finding import Divergence
 from qemu_model.report.result import Result
@@ -29,8 +29,12 @@ def table(results: Sequence[Result]) -> str:
         rows.append(
             (result.scenario, result.mode, *numbers, result.verdict, f"{result.seconds:.1f}")
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    right = {head.index(name) for name in (*_FIGURES, "seconds")}
+    return columns(rows, {head.index(name) for name in (*_FIGURES, "seconds")})
+
+
+def columns(rows: Sequence[tuple[str, ...]], right: Collection[int]) -> str:
+    """Rows of cells, each column as wide as it has to be, those in ``right`` to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if column in right else cell.ljust(width)

@@ -69,6 +69,20 @@ def _full(s: Script) -> None:
     s.reaches(*s.size(("entries>=5600", "refusals>=7"), ("entries>=513", "refusals>=1")))
 
 
+def _refill(s: Script) -> None:
+    pages = s.size(600, 520)
+    s.vm(pages)
+    s("pin", "agent", cpu=0)
+    s("pin", "fifo", vcpu=0, cpu=1)
+    s.hdbss_on(0)
+    s("log", 0, "on")
+    s("snapshot", 0)
+    for _ in range(2):
+        s.stride(pages, limit=PATIENCE // 2)
+        s.harvest()
+    s.reaches(f"entries>={pages}", "refusals>=1")
+
+
 SCENARIOS = (
     Scenario(
         "buffer.orders",
@@ -83,6 +97,13 @@ SCENARIOS = (
         "one entry less, exactly and one more than the buffer holds",
         "HDBSSF ignored: refusals repeat and the buffer stays full; an off-by-one at the end",
         _full,
+        styles=("cap", "auto"),
+    ),
+    Scenario(
+        "buffer.refill",
+        "the buffer becomes full once, and the guest has to get on",
+        "INDEX left where it is by a drain: what is refused once is refused for ever",
+        _refill,
         styles=("cap", "auto"),
     ),
 )

@@ -5,24 +5,29 @@ from qemu_model.scenarios.scenario import Needs, Scenario, Script
 
 _PATIENCE = 5000
 """Milliseconds for a guest that ought to take some tens of them."""
+_POISON = "page_poison=1"
+"""Where the kernel is built with it: what is freed loses its content at once, and a page
+that is freed twice or written to afterwards is noticed."""
 
 
 def _on_running(s: Script) -> None:
-    pages = s.size(512, 64)
-    s.vm(pages)
+    # The vCPU that runs is the last of many that get a large buffer.
+    pages, last = s.size(512, 64), 7
+    s.vm(pages, vcpus=last + 1)
+    # Nothing preempts it: to be loaded again would give it the new registers.
     s("pin", "agent", cpu=0)
-    s("pin", vcpu=0, cpu=1)
+    s("pin", "fifo", vcpu=last, cpu=1)
     s("log", 0, "on")
     s("snapshot", 0)
-    s.payload("start", "stride", 0, pages, loops=0)
+    s.payload("start", "stride", last, pages, loops=0)
     s("await", 0, page=pages - 1, limit=_PATIENCE)
     s.harvest_running()
-    s.hdbss_on(1)
+    s.hdbss_on(9)
     for _ in range(4):
         s("await", 0, page=pages - 1, limit=_PATIENCE)
         s.harvest_running()
     s.settle(pages - 1)
-    s("stop", 0)
+    s("stop", last)
     s.harvest()
     s.hdbss_off()
     s.reaches(f"entries>={2 * pages}")
@@ -127,6 +132,7 @@ SCENARIOS = (
         "HDBSS is switched off while the vCPU runs with entries in its buffer",
         "no drain before off, or buffers freed before the vCPUs have left the guest",
         _off_pending,
+        needs=Needs(cmdline=_POISON),
         styles=("cap",),
     ),
     Scenario(
@@ -148,6 +154,7 @@ SCENARIOS = (
         "the VM is destroyed after HDBSS was switched off, and another one is made",
         "a buffer that is freed again with its vCPU",
         _teardown_off,
+        needs=Needs(cmdline=_POISON),
         styles=("cap",),
     ),
 )

@@ -163,6 +163,7 @@ def test_a_vmlinux_that_serves(house: House, tmp_path: Path) -> None:
         (Choice(), ""),
         (Choice(mode=Mode.DETERMINISTIC, seed=9, keep=Path("/keep")), ""),
         (Choice(debug=True), " --debug"),
+        (Choice(bug="last-entry"), " --bug last-entry"),
         (Choice(uapi="cap:300"), " --uapi cap:300"),
         (Choice(kernel=Path("/a b/Image")), " --kernel '/a b/Image'"),
         (Choice(linux=Path("linux"), uapi="cap"), " --linux linux --uapi cap"),
@@ -180,7 +181,11 @@ def test_the_options_repeat_the_choice(choice: Choice, options: str) -> None:
     args = parser().parse_args(["run", *shlex.split(options)])
     again = Choice(args.kernel, args.vmlinux, args.linux, args.debug, args.uapi, args.qemu)
     again = replace(
-        again, flush_symbol=args.flush_symbol, choices=args.choices, inject=tuple(args.inject)
+        again,
+        flush_symbol=args.flush_symbol,
+        choices=args.choices,
+        bug=args.bug,
+        inject=tuple(args.inject),
     )
     # How it is run is not part of what is run; ``Bench.repeat`` adds mode and seed.
     assert again == replace(choice, mode=Mode.PARALLEL, seed=1, keep=None)
@@ -191,12 +196,14 @@ def test_the_options_repeat_the_choice(choice: Choice, options: str) -> None:
     [
         Choice(kernel=Path("/I"), linux=Path("/l")),
         Choice(kernel=Path("/I"), debug=True),
+        Choice(kernel=Path("/I"), bug="none"),
+        Choice(debug=True, bug="last-entry"),
         Choice(linux=Path("/l"), debug=True),
         Choice(kernel=Path("/I"), linux=Path("/l"), debug=True),
     ],
 )
 def test_two_kernels_at_once(house: House, choice: Choice) -> None:
-    with pytest.raises(UsageError, match="--kernel, --linux and --debug exclude each other"):
+    with pytest.raises(UsageError, match="--kernel, --linux, --debug and --bug exclude each other"):
         prepare(choice, SilentProgress())
     assert house.asked == []  # nothing is built for a wrong command line
 
@@ -213,6 +220,7 @@ def test_a_vmlinux_without_its_kernel(house: House, choice: Choice) -> None:
     [
         (Choice(), ["default", None]),
         (Choice(debug=True), ["debug", None]),
+        (Choice(bug="last-entry"), ["bugs", None]),
         (Choice(linux=Path("/l")), [Path("/l"), None]),
         (Choice(kernel=Path("/I")), [(Path("/I"), None), None]),
         (
@@ -236,6 +244,20 @@ def test_everything_else_goes_into_the_bench(house: House) -> None:
     assert (bench.mode, bench.seed, bench.keep) == (Mode.DETERMINISTIC, 9, Path("/keep"))
     assert bench.runs == house.root / "runs" and bench.command == ""
     assert bench.repeat("x") == "hdbss run x --mode deterministic --seed 9"
+
+
+@pytest.mark.parametrize("name", ["last-entry", "none"])
+def test_a_seeded_bug_is_on_the_kernels_command_line(house: House, name: str) -> None:
+    bench = prepare(Choice(bug=name), SilentProgress())
+    assert bench.kernel.cmdline == (f"hdbss.bug={name}",)
+    assert bench.kernel.description.endswith(f"hdbss.bug={name}")
+    assert bench.command == f" --bug {name}" and bench.limits == Limits()
+
+
+def test_a_bug_that_nobody_has_seeded(house: House) -> None:
+    with pytest.raises(UsageError, match="no seeded bug is called 'first-entry'"):
+        prepare(Choice(bug="first-entry"), SilentProgress())
+    assert house.asked == []
 
 
 @pytest.mark.parametrize(

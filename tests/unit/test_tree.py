@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MAX_LINES = 500
 UNMARKED = ("LICENSE", "README.md")
-KERNEL_PATCHES = "guest_images/kernel/patches/"
+KERNEL_PATCHES = ("guest_images/kernel/patches/", "guest_images/kernel/bugs/")
 """Their files become the kernel's own, which bring their license lines along."""
 
 SPDX = "SPDX-" + "License-Identifier: "
@@ -109,7 +109,8 @@ def test_no_file_names_a_package_registry(tree: Tree) -> None:
         ("a.sh", f"#!/bin/sh\n# {SPDX}GPL-2.0-or-later\n", False),
         ("a.h", f"/* {SPDX}GPL-2.0 */\n", False),
         ("LICENSE", "", False),
-        (f"{KERNEL_PATCHES}6.12/0001-x.patch", "", False),
+        (f"{KERNEL_PATCHES[0]}6.12/0001-x.patch", "", False),
+        (f"{KERNEL_PATCHES[1]}0001-x.patch", "", False),
     ],
 )
 def test_a_missing_license_is_found(path: str, text: str, found: bool) -> None:

@@ -243,6 +243,7 @@ def test_the_kernels_complaints_are_recognised(complaint: str) -> None:
     findings = kernel_log.check(make_run("vm", console=console), NOTHING)
     assert findings and findings[0].seen == "line 2 of console.log"
     assert complaint in findings[0].records[0]
+    assert findings[0].summary == f"the kernel's log complains: {complaint}"
 
 
 def test_an_ordinary_boot_is_no_complaint() -> None:

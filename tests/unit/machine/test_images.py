@@ -124,6 +124,29 @@ def test_kernel_variants(root: Path, tmp_path: Path) -> None:
     assert calls(root) == 2
 
 
+def test_the_kernel_with_seeded_bugs_has_both_sets_of_patches(root: Path, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    kernel = root / "guest_images/kernel"
+    (kernel / "bugs").mkdir()
+    (kernel / "bugs/0001-a.patch").write_text("bug")
+    (kernel / "bugs.config").write_text("CONFIG_PROVE_RCU=y\n")
+    copied = tmp_path / "copied"
+    recipe(root, f'echo 1 > "$3/kvm-cap"; for p in "$2"/*; do echo "$(basename "$p") '
+                 f'$(cat "$p")" >> {copied}; done')  # fmt: skip
+    found = images.kernel(cache, SilentProgress(), "bugs")
+    assert copied.read_text().splitlines() == ["0-0001-a.patch patch", "1-0001-a.patch bug"]
+    assert (tmp_path / "arguments").read_text().split()[3].endswith("bugs.config")
+    assert found.cmdline == () and "seeded bugs" in found.description
+    assert not (found.image.parent / "patches").exists()
+    images.kernel(cache, SilentProgress(), "bugs")
+    assert calls(root) == 1
+    (kernel / "bugs/0001-a.patch").write_text("another bug")
+    images.kernel(cache, SilentProgress())  # the series itself is clean of them
+    assert calls(root) == 2
+    images.kernel(cache, SilentProgress(), "bugs")
+    assert calls(root) == 3
+
+
 @pytest.mark.parametrize("change", ["config", "patches/6.12/0002-b.patch", "build.sh", "tarball"])
 def test_kernel_is_rebuilt_when_what_it_is_made_from_changes(
     root: Path, tmp_path: Path, change: str
