@@ -58,6 +58,8 @@ BARRIER  where entries become visible late (``model.choices.Visibility.DSB``): a
 LOST     a dirty update whose entry was lost: a IPA, b PA of the descriptor, c descriptor
          before, d after
 LATE     a late HDBSSPROD_EL2.FSC was set: a the register after it
+TLBI     where VTCR_EL2 is cached (``model.choices.Caching.LAZY``): a TLBI of all stage 2
+         translations, a 0: of the VMID b, 1: of all; c 1: on all PEs, 0: on this one; d PC
 ======== ============================================================================
 """
 
@@ -118,6 +120,7 @@ class Kind(IntEnum):
     BARRIER = 13
     LOST = 14
     LATE = 15
+    TLBI = 16
 
 
 class Anomaly(IntEnum):
@@ -248,6 +251,7 @@ _FIELDS: dict[int, tuple[str, ...]] = {
     Kind.INJECT: ("", "ipa", "number", "HDBSSPROD", "late", "descriptor"),
     Kind.LOST: ("ipa", "descriptor", "before", "after"),
     Kind.LATE: ("HDBSSPROD",),
+    Kind.TLBI: ("all", "vmid", "broadcast", "pc"),
 }
 
 

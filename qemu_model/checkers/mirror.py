@@ -8,7 +8,7 @@ PE and becomes a divergence.  Descriptors are seen only where a record shows one
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from qemu_model.arch import syndrome
 from qemu_model.arch.descriptor import dirtied, writable_clean
@@ -87,6 +87,8 @@ def check_trace(records: Iterable[RawRecord], choices: Choices = BEST) -> list[D
         mismatch = replay.handlers.get(record[1], _out_of_place)(replay, record)
         if replay.observer is not None:
             replay.observer.follow(record)
+        if record[1] == Kind.TLBI:
+            _invalidate(replays, record)
         if mismatch is not None:
             found.append((record, mismatch))
             replay.handlers = GIVEN_UP
@@ -148,6 +150,8 @@ def _reset(replay: Replay, record: RawRecord) -> Mismatch | None:
         )
     replay.producer = Producer(hdbssbr, hdbssprod, vtcr)
     replay.late = ProdFsc.NONE
+    if replay.tlb is not None:
+        replay.tlb.invalidate(None)
     replay.handlers = AT_EL2
     return None
 
@@ -215,8 +219,24 @@ def _barrier(replay: Replay, record: RawRecord) -> Mismatch | None:
     return None
 
 
+def _tlbi(replay: Replay, record: RawRecord) -> Mismatch | None:
+    if replay.tlb is None:
+        return Mismatch("caching=at-once (nothing is cached)", "no TLBI", "one")
+    return None
+
+
+def _invalidate(replays: Mapping[int, Replay], record: RawRecord) -> None:
+    """Let PEs forget what a TLBI says."""
+    _, _, pe, _, of_all, vmid, broadcast, _, _, _ = record
+    for index, replay in replays.items():
+        if replay.tlb is not None and (broadcast or index == pe):
+            replay.tlb.invalidate(None if of_all else vmid)
+            if replay.handlers is IN_GUEST:
+                replay.translate_anew()
+
+
 def _entry(replay: Replay, record: RawRecord) -> Mismatch | None:
-    _, _, _, _, hdbssbr, hdbssprod, vtcr, _, hcr, _ = record
+    _, _, _, _, hdbssbr, hdbssprod, vtcr, vttbr, hcr, _ = record
     producer = replay.producer
     if hdbssbr != producer.hdbssbr or hdbssprod != producer.hdbssprod or vtcr != producer.vtcr:
         return Mismatch(
@@ -227,6 +247,8 @@ def _entry(replay: Replay, record: RawRecord) -> Mismatch | None:
         )
     if not stage2_in_use(hcr):
         return Mismatch("guest entry (HCR_EL2)", "VM = 1, TGE = 0", f"HCR_EL2 {hcr:#x}")
+    replay.vmid = vttbr >> 48
+    replay.translate_anew()
     replay.handlers = IN_GUEST
     return None
 
@@ -409,6 +431,7 @@ AT_EL2.update(
         Kind.READ: _read,
         Kind.ENTRY: _entry,
         Kind.BARRIER: _barrier,
+        Kind.TLBI: _tlbi,
         Kind.LATE: faults.late,
     }
 )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Are the registers of every guest entry ones that the architecture allows?"""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
@@ -17,7 +18,9 @@ from qemu_model.arch.registers import (
 from qemu_model.channel import Result
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
+from qemu_model.model.choices import Caching
 from qemu_model.model.injection import What
+from qemu_model.model.tlb import Tlb
 from qemu_model.run import Run
 from qemu_model.trace import Anomaly, Header, Kind, RawRecord, Trace, describe
 
@@ -37,6 +40,7 @@ def check(run: Run, history: History) -> list[Divergence]:
         violations(run.trace),
         access_flags(run.trace),
         sizes(run.trace, orders(run)),
+        stale(run.trace) if run.about.choices.caching is Caching.LAZY else (),
     )
     return first_of_each(findings)
 
@@ -138,6 +142,32 @@ def sizes(trace: Trace, asked: Mapping[tuple[int, int], int | None]) -> Iterator
                     "KVM_CAP_ARM_HW_DIRTY_STATE_TRACK (args[0]: buffers of 4 KB << order)",
                     f"HDBSSBR_EL2.SZ = {order}",
                     f"SZ = {buffer.sz}: {4 << buffer.sz} KB are written to",
+                )
+
+
+def stale(trace: Trace) -> Iterator[Divergence]:
+    """Yield guest entries with a VTCR_EL2 that differs from what the TLB may hold.
+
+    Only a trace with TLBI records, one of ``Caching.LAZY``, has what that needs.
+    """
+    tlbs: dict[int, Tlb] = defaultdict(Tlb)
+    for record in trace.of(Kind.RESET, Kind.TLBI, Kind.ENTRY):
+        _, kind, pe, _, a, b, c, d, _, _ = record
+        if kind == Kind.RESET:
+            tlbs[pe].invalidate(None)
+        elif kind == Kind.TLBI:
+            for index, tlb in tlbs.items():
+                if c or index == pe:
+                    tlb.invalidate(None if a else b)
+        else:
+            held = tlbs[pe].vtcr(d >> 48, c)
+            if held != c:
+                yield _finding(
+                    record,
+                    "VTCR_EL2 (HA, HD and HDBSS may be cached in TLBs until a TLBI)",
+                    f"a TLBI of VMID {d >> 48} after VTCR_EL2 was changed for it",
+                    f"HD = {VTCR_HD.get(c)}, HDBSS = {VTCR_HDBSS.get(c)}, while translations "
+                    f"with HD = {VTCR_HD.get(held)}, HDBSS = {VTCR_HDBSS.get(held)} may be cached",
                 )
 
 

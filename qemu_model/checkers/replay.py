@@ -10,8 +10,9 @@ from typing import NamedTuple
 from qemu_model.arch import syndrome
 from qemu_model.arch.registers import ProdFsc
 from qemu_model.checkers.observer import Observer
-from qemu_model.model.choices import Choices, Visibility
+from qemu_model.model.choices import Caching, Choices, Visibility
 from qemu_model.model.producer import Producer
+from qemu_model.model.tlb import Tlb
 from qemu_model.trace import RawRecord
 
 SYNCHRONOUS = (0x400, 0x600)
@@ -38,10 +39,15 @@ class Replay:
         "observer",
         "producer",
         "refused_esr",
+        "tlb",
+        "vmid",
     )
 
     def __init__(self, choices: Choices) -> None:
         self.choices = choices
+        self.tlb = Tlb() if choices.caching is Caching.LAZY else None
+        self.vmid = 0
+        """Of the guest that was entered last."""
         self.producer = Producer()
         self.observer = Observer() if choices.visibility is Visibility.DSB else None
         self.handlers = BEFORE_RESET
@@ -52,6 +58,11 @@ class Replay:
         """An FSC that is still to be set."""
         self.dirties = False
         """The page of the write that has just failed may become dirty."""
+
+    def translate_anew(self) -> None:
+        """In a guest: let VTCR_EL2 be in effect as it is cached."""
+        if self.tlb is not None:
+            self.producer.obey(self.tlb.vtcr(self.vmid, self.producer.vtcr))
 
 
 Handler = Callable[[Replay, RawRecord], Mismatch | None]

@@ -35,10 +35,10 @@ from qemu_model.gdbstub.pes import EmulatedPe, GuestAbort, Verdict
 from qemu_model.gdbstub.ram import RamFile
 from qemu_model.machine.flushwatch import Stop as FlushStop
 from qemu_model.machine.kernelwatch import KernelWatch
-from qemu_model.model.choices import BEST, Choices, Visibility
+from qemu_model.model.choices import BEST, Caching, Choices, Visibility
 from qemu_model.model.injection import Injector
 from qemu_model.trace import Header, Kind, RawRecord, TraceWriter
-from qemu_model.vmlinux.sites import ESR_EL1, HINT_127, Role, Site, Sites, barrier
+from qemu_model.vmlinux.sites import ESR_EL1, HINT_127, Role, Site, Sites, barrier, tlbi
 
 WRITER = "gdbstub"
 _IDLE_ENTRIES = 16
@@ -118,6 +118,9 @@ class Interceptor:
         self._barriers = dict(sites.barriers) if late else {}
         self._barriers_armed = dict.fromkeys((Role.DSB, Role.ISB), False)
         gdb.breakpoints(self._barriers, enabled=False)
+        self._lazy = choices.caching is Caching.LAZY
+        if self._lazy:
+            gdb.breakpoints(sites.of(Role.TLBI), enabled=True)
         self.holding = holding
         if holding is not None:
             holding.require_apart(self._sites.__contains__)
@@ -133,6 +136,7 @@ class Interceptor:
             Role.ERET: self._eret,
             Role.VECTOR: self._vector,
             Role.SMC: self._smc,
+            Role.TLBI: self._tlbi,
         }
 
     # --- the loop -----------------------------------------------------------------
@@ -305,6 +309,8 @@ class Interceptor:
         """Whether there is a breakpoint at a site now."""
         if site.role in (Role.VECTOR, Role.ERET):
             return self._armed
+        if site.role is Role.TLBI:
+            return self._lazy
         return self._esr_armed if site.role is Role.MRS_ESR else True
 
     # --- registers ----------------------------------------------------------------
@@ -433,6 +439,16 @@ class Interceptor:
         self._arm_barriers()
         # Nothing is lost by skipping one: QEMU runs one vCPU at a time here.
         self._go(jump=None if role is None else pc + 4)
+
+    def _tlbi(self, pe: EmulatedPe, site: Site) -> None:
+        """A place where a TLBI stands, unless the kernel has put nothing there."""
+        found = tlbi(self._ram.read32(self.kernel.physical(site.address)) or 0)
+        if found is not None:
+            vmid = 0 if found.all else self.gdb.read("VTTBR_EL2")[0] >> 48
+            pe.tlbi(found, vmid, site.address)
+            for other in self.pes if found.broadcast else (pe,):
+                other.forget(None if found.all else vmid)
+        self._go()
 
     def _arm_barriers(self) -> None:
         """Stop at barriers only while one would change what a PE sees at EL2."""

@@ -36,6 +36,7 @@ from qemu_model.trace import (
     Kind,
     TraceWriter,
 )
+from qemu_model.vmlinux.sites import Tlbi
 
 _FRUITLESS = 256
 """Retries without any append: QEMU then faults for a reason that the model does not see."""
@@ -140,8 +141,9 @@ class EmulatedPe:
 
     @property
     def enabled(self) -> bool:
-        """Whether VTCR_EL2 switches HDBSS on."""
-        return self.model.producer.enabled
+        """Whether VTCR_EL2 switches HDBSS on, or does so as it is cached."""
+        producer = self.model.producer
+        return producer.enabled or hdbss_enabled(producer.vtcr)
 
     @property
     def pending_index(self) -> int:
@@ -206,6 +208,16 @@ class EmulatedPe:
         """Take a context synchronization event at EL2."""
         if self.model.context_synchronize():
             self.record(Kind.BARRIER, BARRIER_CONTEXT, 0, self.model.visible_prod, pc)
+
+    def tlbi(self, tlbi: Tlbi, vmid: int, pc: int) -> None:
+        """Execute a TLBI; ``forget`` is what it does, here and maybe on other PEs."""
+        self.record(Kind.TLBI, tlbi.all, vmid, tlbi.broadcast, pc)
+
+    def forget(self, vmid: int | None) -> None:
+        """Lose the cached translations of a VMID, or of all."""
+        self.model.tlb_invalidate(vmid)
+        if self.in_guest:
+            self.model.translate_anew()
 
     def abort(self, abort: GuestAbort) -> Verdict:
         """Do what a PE with HDBSS does instead of a stage 2 Permission fault."""

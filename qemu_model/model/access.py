@@ -128,3 +128,15 @@ class Aborted:
 
 
 Outcome = Completed | Aborted
+
+
+class Undefined(Exception):
+    """The register access is UNDEFINED at this exception level."""
+
+
+class TrappedToEl3(Exception):
+    """The register access traps to EL3 with EC 0x18: SCR_EL3.HDBSSEn is 0."""
+
+
+class RetryLimit(Exception):
+    """The descriptor changed under the access ``pe.RETRY_LIMIT`` times."""

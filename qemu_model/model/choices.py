@@ -40,6 +40,14 @@ class Visibility(Enum):
     outstanding then (UNCONFIRMED; so only DSB and then ISB shows all)."""
 
 
+class Caching(Enum):
+    """When a new VTCR_EL2.{HA,HD,HDBSS} is in effect for a guest that has run before."""
+
+    AT_ONCE = "at-once"
+    LAZY = "lazy"
+    """TLBs hold the old value until a TLBI of the VMID (digest 2)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
     """One implementation out of those that are permitted.
@@ -83,6 +91,9 @@ class Choices:
     af_with_refusal: bool = False
     """C15: AF is set although the dirty update of the same access was refused."""
 
+    caching: Caching = Caching.AT_ONCE
+    """Digest 2: VTCR_EL2 may be cached in TLBs, with HA, HD and HDBSS."""
+
     def __post_init__(self) -> None:
         if not (0 <= self.zero_ahead <= COUNT_MAX and 0 <= self.fsc_delay <= COUNT_MAX):
             raise ValueError(
@@ -119,6 +130,7 @@ WORST = Choices(
     fsc_delay=3,
     visibility=Visibility.DSB,
     af_with_refusal=True,
+    caching=Caching.LAZY,
 )
 """The one that asks most of it; of a lost race, the entry that stays."""
 
@@ -138,6 +150,7 @@ _TRIED: dict[str, tuple[Any, ...]] = {
     "fsc_delay": (0, 1, 3, 100),
     "visibility": tuple(Visibility),
     "af_with_refusal": (True, False),
+    "caching": tuple(Caching),
 }
 """What ``random`` draws from."""
 

@@ -6,8 +6,7 @@ hardware may do, writing entries and descriptors; a gdbstub interceptor can thus
 use it as the hardware.  Everything that is left open is a field of ``Choices``.
 
 Assumed: Non-secure state, little-endian tables (SCTLR_EL2.EE == 0), no FEAT_S2PIE
-and no FEAT_D128.  VTCR_EL2 acts at once: that it may be cached in TLBs only widens
-what hardware may do.  Where the digest says UNCONFIRMED the permissive reading is
+and no FEAT_D128.  Where the digest says UNCONFIRMED the permissive reading is
 taken, and the method says so.
 """
 
@@ -28,13 +27,17 @@ from qemu_model.model.access import (
     LateFsc,
     Lost,
     Outcome,
+    RetryLimit,
     Told,
+    TrappedToEl3,
+    Undefined,
     Unwritable,
 )
-from qemu_model.model.choices import Choices, Report, Visibility
+from qemu_model.model.choices import Caching, Choices, Report, Visibility
 from qemu_model.model.heldback import OUTSTANDING_MAX, HeldBack, Memory
 from qemu_model.model.injection import FAULTS, Event, Injection, Injector, What
 from qemu_model.model.producer import Producer
+from qemu_model.model.tlb import Tlb
 
 RETRY_LIMIT = 64
 """Lost compare-and-swaps after which an access gives up; hardware has no limit."""
@@ -67,18 +70,6 @@ class _Fault:
     late: int
 
 
-class Undefined(Exception):
-    """The register access is UNDEFINED at this exception level."""
-
-
-class TrappedToEl3(Exception):
-    """The register access traps to EL3 with EC 0x18: SCR_EL3.HDBSSEn is 0."""
-
-
-class RetryLimit(Exception):
-    """The descriptor changed under the access ``RETRY_LIMIT`` times."""
-
-
 class PE:
     """One processing element.
 
@@ -108,6 +99,7 @@ class PE:
         self.hcr = 0
         self.vttbr = 0
         self._held = HeldBack(self.producer, self.choices.visibility is Visibility.DSB)
+        self._tlb = Tlb() if self.choices.caching is Caching.LAZY else None
         self._late_fsc = ProdFsc.NONE
         self._late_updates = 0
         self._race_lost = False
@@ -197,6 +189,20 @@ class PE:
         self.told = []
         self._held.publish(self.memory)
         self.context_synchronize()
+        self.translate_anew()
+
+    def tlb_invalidate(self, vmid: int | None) -> None:
+        """Take a TLBI of all stage 2 translations of a VMID, or with None of all of them.
+
+        For a PE that is in a guest ``translate_anew`` has to follow.
+        """
+        if self._tlb is not None:
+            self._tlb.invalidate(vmid)
+
+    def translate_anew(self) -> None:
+        """Let VTCR_EL2 be in effect as it is cached for the VMID of VTTBR_EL2."""
+        if self._tlb is not None:
+            self.producer.obey(self._tlb.vtcr(self.vttbr >> 48, self.producer.vtcr))
 
     def preset(self) -> None:
         """Let an injection of INDEX at a guest entry happen; ``told`` has it."""

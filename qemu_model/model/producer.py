@@ -97,6 +97,14 @@ class Producer:
             raise ValueError(f"{SysReg(register).name} is not a register of the producer")
         return value
 
+    def obey(self, vtcr: int) -> None:
+        """Let this value of VTCR_EL2 be in effect; the register holds what it held.
+
+        Until VTCR_EL2 is written: then that is.
+        """
+        self.enabled = registers.hdbss_enabled(vtcr)
+        self.hd = registers.hd_enabled(vtcr)
+
     def read(self, register: int) -> int:
         """Do ``MRS register`` at EL2; of ID_AA64MMFR1_EL1 only HAFDBS is given.
 

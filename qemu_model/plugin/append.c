@@ -250,7 +250,7 @@ static bool without_entry(struct pe *pe, const struct memory *mem, struct trace 
 }
 
 static enum verdict dirty_update(struct pe *pe, const struct memory *mem, struct trace *trace,
-				 struct abort *abort)
+				 struct abort *abort, uint64_t vtcr)
 {
 	uint64_t ipa = abort_ipa(abort);
 	unsigned int i;
@@ -265,7 +265,7 @@ static enum verdict dirty_update(struct pe *pe, const struct memory *mem, struct
 		struct leaf leaf;
 		uint64_t entry;
 
-		switch (stage2_walk(mem, abort->vttbr, pe->vtcr, ipa, &leaf)) {
+		switch (stage2_walk(mem, abort->vttbr, vtcr, ipa, &leaf)) {
 		case WALK_LEAF:
 			break;
 		case WALK_OUTSIDE_RAM:
@@ -286,6 +286,15 @@ static enum verdict dirty_update(struct pe *pe, const struct memory *mem, struct
 		if ((abort->esr & ESR_S1PTW) && (!(leaf.descriptor & DESC_S2AP_R) ||
 						 protected_table_walk(abort, leaf.descriptor)))
 			return VERDICT_KERNEL;
+
+		if (!vtcr_hdbss_enabled(vtcr)) {
+			/* A translation from before HDBSS was switched on */
+			if (!vtcr_hd_enabled(vtcr))
+				return VERDICT_KERNEL;
+			if (make_dirty(mem, &leaf) == CAS_WON)
+				return VERDICT_RETRY;
+			continue;
+		}
 
 		if (pe_refuses(pe))			/* R_STJMN */
 			return refuse(pe, mem, trace, abort, &leaf);
@@ -340,8 +349,13 @@ static enum verdict dirty_update(struct pe *pe, const struct memory *mem, struct
 enum verdict pe_dirty_update(struct pe *pe, const struct memory *mem, struct trace *trace,
 			     struct abort *abort)
 {
-	enum verdict verdict = dirty_update(pe, mem, trace, abort);
+	enum verdict verdict;
+	uint64_t vtcr;
 
+	tlb_lock(pe);
+	vtcr = tlb_vtcr(pe, abort->vttbr);
+	tlb_unlock(pe);
+	verdict = dirty_update(pe, mem, trace, abort, vtcr);
 	visibility_bound(pe, mem);
 	return verdict;
 }

@@ -20,6 +20,7 @@ static const struct choice {
 	  "no", "yes" },
 	{ "visibility", offsetof(struct choices, late), "at-once", "dsb" },
 	{ "af_with_refusal", offsetof(struct choices, af_with_refusal), "no", "yes" },
+	{ "caching", offsetof(struct choices, lazy), "at-once", "lazy" },
 };
 
 static const struct choice *find(const char *name)

@@ -20,6 +20,7 @@ struct choices {
 	bool dirty_after_external_abort;
 	bool late;			/* visibility=dsb */
 	bool af_with_refusal;
+	bool lazy;			/* caching=lazy */
 };
 
 /* Whether there is a choice of this name. */

@@ -71,6 +71,32 @@ static inline bool insn_is_isb(uint32_t insn)
 	return (insn & 0xfffff0ffu) == 0xd50330dfu;
 }
 
+/* SYS #4, C8 or C9 (nXS), Cm, #op2, Xt: TLBI at EL2, of Outer, Inner and no Shareable domain */
+#define INSN_TLBI_EL2		0xd50c8000u
+#define TLBI_OP2(insn)		((insn) >> 5 & 7)
+#define TLBI_CRM(insn)		((insn) >> 8 & 15)
+#define TLBI_ALLE1		4
+#define TLBI_VMALLS12E1		6
+
+/* TLBI VMALLS12E1 or ALLE1, in any form: what takes all stage 2 translations of a VMID */
+static inline bool insn_is_tlbi_stage2(uint32_t insn)
+{
+	unsigned int crm = TLBI_CRM(insn), op2 = TLBI_OP2(insn);
+
+	return (insn & 0xffffe000u) == INSN_TLBI_EL2 && (crm == 1 || crm == 3 || crm == 7) &&
+	       (op2 == TLBI_ALLE1 || op2 == TLBI_VMALLS12E1);
+}
+
+static inline bool tlbi_is_of_all(uint32_t insn)
+{
+	return TLBI_OP2(insn) == TLBI_ALLE1;
+}
+
+static inline bool tlbi_is_broadcast(uint32_t insn)
+{
+	return TLBI_CRM(insn) != 7;
+}
+
 static inline bool insn_is_msr_vtcr(uint32_t insn)
 {
 	return insn_is_msr(insn) && insn_sysreg(insn) == SYS_VTCR_EL2;

@@ -41,6 +41,22 @@ static bool returns_to_guest(uint64_t spsr, uint64_t hcr)
 	return (mode == 0 || mode == 4 || mode == 5) && hcr & HCR_RW;
 }
 
+/* VTCR_EL2 as it is in effect for the guest that was entered last. Needs tlb_lock(). */
+static uint64_t guest_vtcr(struct vcpu *vcpu)
+{
+	return tlb_vtcr(&vcpu->pe, vcpu->entry_vttbr);
+}
+
+static bool guest_has_hdbss(struct vcpu *vcpu)
+{
+	uint64_t vtcr;
+
+	tlb_lock(&vcpu->pe);
+	vtcr = guest_vtcr(vcpu);
+	tlb_unlock(&vcpu->pe);
+	return vtcr_hdbss_enabled(vtcr);
+}
+
 static void record_exit(struct vcpu *vcpu, uint64_t vector)
 {
 	const struct abort *abort = &vcpu->abort;
@@ -48,8 +64,11 @@ static void record_exit(struct vcpu *vcpu, uint64_t vector)
 	if (!vcpu->pe.choices.late)
 		pe_set_late_fsc(&vcpu->pe, interceptor.trace);
 	visibility_synchronize(&vcpu->pe);
+	tlb_lock(&vcpu->pe);
+	guest_vtcr(vcpu);	/* until now the TLB could be filled */
 	trace_record(interceptor.trace, TRACE_EXIT, vcpu->pe.index, 0, abort->esr, abort->far,
 		     abort->hpfar, vcpu->pe.hdbssprod, vector & VECTOR_OFFSET, abort->elr);
+	tlb_unlock(&vcpu->pe);
 }
 
 /* The vector's first instruction never came: software has the fault as it is. */
@@ -98,6 +117,24 @@ void on_isb(unsigned int index, void *site)
 	context_synchronized(site);
 }
 
+/* TLBI {VMALLS12E1,ALLE1}{IS,OS}{nXS} */
+void on_tlbi(unsigned int index, void *site)
+{
+	struct vcpu *vcpu = vcpu_current();
+	bool all = tlbi_is_of_all(site_insn(site)), broadcast = tlbi_is_broadcast(site_insn(site));
+	uint16_t vmid;
+
+	(void)index;
+	if (!vcpu || vcpu->in_guest)
+		return;
+	vmid = all ? 0 : (uint16_t)(reg_read(REG_VTTBR_EL2) >> 48);
+	tlb_lock(&vcpu->pe);
+	trace_record(interceptor.trace, TRACE_TLBI, vcpu->pe.index, 0, all, vmid, broadcast,
+		     site_pc(site));
+	tlb_invalidate(&vcpu->pe, all, vmid, broadcast);
+	tlb_unlock(&vcpu->pe);
+}
+
 /* Injection "index": as if an earlier owner of the buffer had left it */
 static void preset_index(struct vcpu *vcpu)
 {
@@ -105,7 +142,7 @@ static void preset_index(struct vcpu *vcpu)
 	struct pe *pe = &vcpu->pe;
 	uint64_t capacity = hdbssbr_capacity(pe->hdbssbr);
 
-	if (!vtcr_hdbss_enabled(pe->vtcr) || pe->hdbssprod)
+	if (!guest_has_hdbss(vcpu) || pe->hdbssprod)
 		return;
 	injection = inject_meet(pe->injector, EVENT_ENTRY, pe->index, vcpu->entry_vttbr, 0);
 	if (!injection)
@@ -159,9 +196,12 @@ void on_eret(unsigned int index, void *site)
 	vcpu->appended = false;
 	vcpu->entry_hdbssbr = vcpu->pe.hdbssbr;
 	vcpu->entry_vttbr = reg_read(REG_VTTBR_EL2);
+	tlb_lock(&vcpu->pe);
+	guest_vtcr(vcpu);	/* from now on the TLB is filled */
 	trace_record(interceptor.trace, TRACE_ENTRY, vcpu->pe.index, 0, vcpu->pe.hdbssbr,
 		     vcpu->pe.hdbssprod, vcpu->pe.vtcr, vcpu->entry_vttbr, hcr,
 		     reg_read(REG_ELR_EL2));
+	tlb_unlock(&vcpu->pe);
 	preset_index(vcpu);
 }
 
@@ -203,7 +243,8 @@ void on_discontinuity(unsigned int index, enum qemu_plugin_discon_type type, uin
 	abort->hpfar = reg_read(REG_HPFAR_EL2);
 	abort->elr = reg_read(REG_ELR_EL2);
 	if (offset >= VECTOR_LOWER && (offset & VECTOR_TYPE) == VECTOR_SYNC &&
-	    vtcr_hdbss_enabled(vcpu->pe.vtcr) && abort_is_candidate(abort->esr)) {
+	    abort_is_candidate(abort->esr) &&
+	    (vtcr_hdbss_enabled(vcpu->pe.vtcr) || guest_has_hdbss(vcpu))) {
 		vcpu->vector = to_pc;
 		vcpu_set_faulted(vcpu, true);
 		return;

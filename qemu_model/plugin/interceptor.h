@@ -66,6 +66,7 @@ void on_eret(unsigned int index, void *site);
 void on_vector(unsigned int index, void *site);
 void on_dsb(unsigned int index, void *site);
 void on_isb(unsigned int index, void *site);
+void on_tlbi(unsigned int index, void *site);
 void on_hint(unsigned int index, void *site);
 void on_discontinuity(unsigned int index, enum qemu_plugin_discon_type type, uint64_t from_pc,
 		      uint64_t to_pc, void *userdata);

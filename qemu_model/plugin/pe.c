@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <stddef.h>
+#include <string.h>
 
 #include "decode.h"
 #include "pe.h"
@@ -10,6 +11,7 @@ void pe_reset(struct pe *pe, uint64_t vtcr)
 	pe->hdbssbr = 0;
 	pe->hdbssprod = 0;
 	pe->vtcr = vtcr;
+	memset(&pe->tlb, 0, sizeof(pe->tlb));
 	pe->nr_outstanding = 0;
 	pe->uncounted = 0;
 	pe->visible_prod = 0;
@@ -78,6 +80,11 @@ bool vtcr_hdbss_enabled(uint64_t vtcr)
 	uint64_t all = VTCR_HA | VTCR_HD | VTCR_HDBSS;
 
 	return (vtcr & all) == all;
+}
+
+bool vtcr_hd_enabled(uint64_t vtcr)
+{
+	return (vtcr & VTCR_HA) && (vtcr & VTCR_HD);
 }
 
 uint64_t vtcr_for_qemu(uint64_t vtcr)

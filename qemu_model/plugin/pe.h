@@ -11,6 +11,7 @@
 
 #include "choices.h"
 #include "inject.h"
+#include "tlb.h"
 
 /* HDBSSBR_EL2 */
 #define HDBSSBR_BADDR		0x00fffffffffff000ull
@@ -63,6 +64,7 @@ struct pe {
 	uint64_t hdbssbr;
 	uint64_t hdbssprod;
 	uint64_t vtcr;			/* as software wrote it */
+	struct tlb tlb;
 	/* visibility.c: oldest first; so many of them no read of INDEX shows; what it shows */
 	struct {
 		uint64_t slot;
@@ -96,6 +98,9 @@ bool pe_withdraws(const struct pe *pe, uint32_t reg, uint64_t value);
 
 /* HA, HD and HDBSS are all in effect. (HCR_EL2.VM is the caller's question.) */
 bool vtcr_hdbss_enabled(uint64_t vtcr);
+
+/* HA and HD are in effect: a write makes a writable-clean page dirty. */
+bool vtcr_hd_enabled(uint64_t vtcr);
 
 /* What QEMU may see: without HD, so that it faults where a PE would append. */
 uint64_t vtcr_for_qemu(uint64_t vtcr);

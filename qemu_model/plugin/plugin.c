@@ -130,6 +130,8 @@ static void on_translation(struct qemu_plugin_tb *tb, void *userdata)
 			insn_callback(insn, on_dsb, QEMU_PLUGIN_CB_R_REGS, word, vaddr);
 		else if (interceptor.choices.late && insn_is_isb(word))
 			insn_callback(insn, on_isb, QEMU_PLUGIN_CB_R_REGS, word, vaddr);
+		else if (interceptor.choices.lazy && insn_is_tlbi_stage2(word))
+			insn_callback(insn, on_tlbi, QEMU_PLUGIN_CB_R_REGS, word, vaddr);
 		else if (word == INSN_HINT_127)
 			insn_callback(insn, on_hint, QEMU_PLUGIN_CB_R_REGS, word, vaddr);
 		else if (completes_flush(vaddr))

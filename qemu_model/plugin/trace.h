@@ -25,6 +25,7 @@ enum trace_kind {
 	TRACE_BARRIER = 13,
 	TRACE_LOST = 14,
 	TRACE_LATE = 15,
+	TRACE_TLBI = 16,
 };
 
 /* BARRIER.a */

@@ -31,6 +31,8 @@ _DSB, _DSB_NXS, _DSB_MASK = 0xD503_339F, 0xD503_323F, 0xFFFF_F3FF
 ERET = 0xD69F_03E0
 _ERETAA, _ERETAB = 0xD69F_0BFF, 0xD69F_0FFF
 
+_RT = 0x1F
+
 _ALTERNATIVE = struct.Struct("<iiHBB")
 """struct alt_instr: offsets of the original and of the replacement from their own
 fields, cpucap, lengths in bytes."""
@@ -85,6 +87,7 @@ class Role(Enum):
     SMC = "call of the firmware"
     DSB = "data synchronization barrier for loads and stores"
     ISB = "instruction synchronization barrier"
+    TLBI = "invalidation of all stage 2 translations"
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,33 @@ class Site:
     rt: int = 31
 
 
+@dataclass(frozen=True)
+class Tlbi:
+    """A TLBI of all stage 2 translations: of the VMID of VTTBR_EL2 or of all VMIDs."""
+
+    all: bool
+    broadcast: bool
+    """On all PEs, not on this one only."""
+
+
+def _tlbis() -> dict[int, Tlbi]:
+    """TLBI {VMALLS12E1,ALLE1}{,IS,OS}{,nXS}: SYS #4, C8 or C9, Cm, #op2, without Xt."""
+    return {
+        0xD50C_0000 | crn << 12 | crm << 8 | op2 << 5: Tlbi(op2 == 4, crm != 7)
+        for crn in (8, 9)
+        for crm in (1, 3, 7)
+        for op2 in (4, 6)
+    }
+
+
+_TLBI = _tlbis()
+
+
+def tlbi(word: int) -> Tlbi | None:
+    """What an instruction invalidates; None for other words."""
+    return _TLBI.get(word & ~_RT)
+
+
 def _interesting() -> dict[int, tuple[Role, int]]:
     """Instruction words without Rt, and what they mean."""
     table: dict[int, tuple[Role, int]] = {}
@@ -107,11 +137,12 @@ def _interesting() -> dict[int, tuple[Role, int]]:
         table[0xD500_0000 | register] = (Role.MSR, int(register))
     for number in (int(SysReg.ESR_EL2), ESR_EL1):
         table[0xD520_0000 | number] = (Role.MRS_ESR, number)
+    for word in _TLBI:
+        table[word] = (Role.TLBI, 0)
     return table
 
 
 _TABLE = _interesting()
-_RT = 0x1F
 
 
 def decode(word: int, address: int) -> Site | None:

@@ -23,7 +23,7 @@ def test_host_tests_ran(traces: Path) -> None:
     ran = {path.name for path in traces.glob("test_*") if path.is_file()}
     sources = {path.stem for path in (Path(__file__).parent / "host").glob("test_*.c")}
     assert ran == sources
-    assert len(ran) == 9
+    assert len(ran) == 10
 
 
 def test_writer_with_threads(traces: Path) -> None:

@@ -102,6 +102,35 @@ static void leaves_alone(void)
 	EXPECT_EQUAL(pe.hdbssprod, 1);
 }
 
+/* caching=lazy: the guest ran with this VTCR_EL2 before, and no TLBI followed */
+static void begin_cached(uint64_t before, uint64_t now)
+{
+	begin(CLEAN);
+	pe.choices.lazy = true;
+	pe.vtcr = before;
+	tlb_lock(&pe);
+	tlb_vtcr(&pe, ROOT);
+	tlb_unlock(&pe);
+	pe.vtcr = now;
+}
+
+static void old_translations(void)
+{
+	const uint64_t off = VTCR & ~(VTCR_HD | VTCR_HDBSS), dirty = VTCR & ~VTCR_HDBSS;
+
+	begin_cached(off, VTCR);
+	EXPECT_EQUAL(update(), VERDICT_KERNEL);
+	EXPECT_EQUAL(*leaf(), CLEAN);
+	begin_cached(dirty, VTCR);
+	EXPECT_EQUAL(update(), VERDICT_RETRY);
+	EXPECT_EQUAL(*leaf(), CLEAN | DESC_S2AP_W);
+	EXPECT_EQUAL(pe.hdbssprod, 0);
+	begin_cached(VTCR, off);
+	EXPECT_EQUAL(update(), VERDICT_RETRY);
+	EXPECT_EQUAL(*word(BUFFER), IPA | 7);
+	EXPECT_EQUAL(pe.hdbssprod, 1);
+}
+
 static void candidates(void)
 {
 	EXPECT(abort_is_candidate(ESR));
@@ -276,6 +305,7 @@ int main(void)
 {
 	appends();
 	leaves_alone();
+	old_translations();
 	candidates();
 	refuses();
 	races();

@@ -24,7 +24,7 @@ from qemu_model.gdbstub.interceptor import Interceptor, KernelCode
 from qemu_model.gdbstub.mi import GdbLost, Stop
 from qemu_model.gdbstub.ram import RamFile
 from qemu_model.machine.kernelwatch import KernelWatch
-from qemu_model.model.choices import BEST, Choices, Visibility
+from qemu_model.model.choices import BEST, Caching, Choices, Visibility
 from qemu_model.trace import BARRIER_CONTEXT, BARRIER_DSB, Kind, RawRecord, read_trace
 from qemu_model.vmlinux.sites import ERET, ESR_EL1, HINT_127, SMC_0, Role, Site, Sites
 from tests.unit.arch.tables import Ram, map_leaf, vtcr
@@ -48,7 +48,7 @@ CPU_OFF = 0x8400_0002
 
 # Where everything is in the kernel's text: one instruction after the other.
 (MRS_ID, MRS_PROD, MRS_ZR, MSR_BR, MSR_PROD, MSR_ZR, MSR_VTCR, ESR2, ESR1, ENTER, ENTER_A, SMC,
- RETRY, DSB, ISB, PATCHED) = range(TEXT, TEXT + 16 * 4, 4)  # fmt: skip
+ RETRY, DSB, ISB, PATCHED, TLBI, NO_TLBI) = range(TEXT, TEXT + 18 * 4, 4)  # fmt: skip
 VECTOR = TEXT + 0x800
 SYNC, IRQ, ERET_A_VECTOR = VECTOR + 0x400, VECTOR + 0x480, VECTOR + 0x600
 BR, PROD, VTCR_REG, ID = (
@@ -70,6 +70,8 @@ SITES = (
     Site(ENTER, Role.ERET),
     Site(ENTER_A, Role.ERET),
     Site(SMC, Role.SMC),
+    Site(TLBI, Role.TLBI),
+    Site(NO_TLBI, Role.TLBI),
     Site(SYNC, Role.VECTOR),
     Site(IRQ, Role.VECTOR),
     Site(ERET_A_VECTOR, Role.VECTOR),
@@ -78,7 +80,7 @@ BARRIERS = (Site(DSB, Role.DSB), Site(ISB, Role.ISB), Site(PATCHED, Role.DSB))
 WORDS = {
     **{s.address: (MRS if s.role is Role.MRS else MSR) | s.register | s.rt for s in SITES},
     ENTER: ERET, RETRY: ERET, ENTER_A: ERETAA, SMC: SMC_0, SYNC: NOP, IRQ: B, ERET_A_VECTOR: NOP,
-    DSB: 0xD503_3F9F, ISB: 0xD503_3FDF, PATCHED: NOP,
+    TLBI: 0xD50C_83DF, NO_TLBI: NOP, DSB: 0xD503_3F9F, ISB: 0xD503_3FDF, PATCHED: NOP,
 }  # fmt: skip
 ALWAYS = {s.address for s in SITES if s.role in (Role.MRS, Role.MSR, Role.SMC)} | {MARKER}
 GUEST = {s.address for s in SITES if s.role in (Role.VECTOR, Role.ERET)}
@@ -498,3 +500,50 @@ def test_a_guest_entry_needs_no_barrier(late: Rig) -> None:
 
 def test_other_pes_do_not_stop_at_barriers(rig: Rig) -> None:
     assert not rig.stub.enabled.keys() & {DSB, ISB, PATCHED}
+
+
+@pytest.fixture
+def lazy(tmp_path: Path) -> Iterator[Rig]:
+    """Two PEs that cache VTCR_EL2; the first one has run a guest without HDBSS."""
+    made = Rig(tmp_path, pes=2, choices=Choices(caching=Caching.LAZY))
+    made.interceptor.watch_guest()
+    made.map(IPA)
+    made.stop(ENTER)
+    made.stop(IRQ)
+    yield made
+    made.interceptor.close()
+    made.ram.close()
+
+
+def test_an_old_translation_appends_nothing(lazy: Rig) -> None:
+    lazy.on()
+    lazy.stop(SYNC, ESR_EL2=FAULT)
+    assert lazy.records(Kind.APPEND) == []
+    (_, last) = lazy.records(Kind.EXIT)
+    assert last[4] == FAULT  # it is the kernel's
+
+
+@pytest.mark.parametrize("thread", [1, 2])
+def test_after_a_tlbi_it_does(lazy: Rig, thread: int) -> None:
+    assert lazy.stop(TLBI, thread) == [("go", TLBI)]
+    (record,) = lazy.records(Kind.TLBI)
+    assert record[2:8] == (thread - 1, 0, 0, TABLES >> 48, 1, TLBI)
+    lazy.on()
+    lazy.stop(SYNC, ESR_EL2=FAULT)
+    assert len(lazy.records(Kind.APPEND)) == 1
+
+
+def test_a_tlbi_reaches_a_pe_that_is_in_the_guest(lazy: Rig) -> None:
+    lazy.on()
+    lazy.stop(TLBI, 2)
+    lazy.stop(SYNC, ESR_EL2=FAULT)
+    assert len(lazy.records(Kind.APPEND)) == 1
+
+
+def test_where_the_kernel_has_no_tlbi_nothing_is_forgotten(lazy: Rig) -> None:
+    assert lazy.stop(NO_TLBI) == [("go", NO_TLBI)]
+    assert lazy.records(Kind.TLBI) == []
+
+
+def test_nobody_stops_at_a_tlbi_without_need(rig: Rig) -> None:
+    assert not rig.stub.enabled.keys() & {TLBI, NO_TLBI}

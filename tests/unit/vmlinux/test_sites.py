@@ -10,7 +10,16 @@ import pytest
 from qemu_model.arch.registers import SysReg
 from qemu_model.errors import UsageError
 from qemu_model.vmlinux.elf import Vmlinux
-from qemu_model.vmlinux.sites import ESR_EL1, Role, Site, Sites, decode, find_sites
+from qemu_model.vmlinux.sites import (
+    ESR_EL1,
+    Role,
+    Site,
+    Sites,
+    Tlbi,
+    decode,
+    find_sites,
+    tlbi,
+)
 from tests.unit.vmlinux.kernel_like import (
     ENTER,
     HEAD,
@@ -248,6 +257,26 @@ def test_our_decoding_is_capstones(value: int, text: str, role: Role | None) -> 
     assert disassembled(value) == text
     found = decode(value, TEXT)
     assert (found.role if found else None) is role
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "found"),
+    [
+        (0xD50C87DF, "tlbi vmalls12e1", Tlbi(all=False, broadcast=False)),
+        (0xD50C83DF, "tlbi vmalls12e1is", Tlbi(all=False, broadcast=True)),
+        (0xD50C81DF, "tlbi vmalls12e1os", Tlbi(all=False, broadcast=True)),
+        (0xD50C879F, "tlbi alle1", Tlbi(all=True, broadcast=False)),
+        (0xD50C839F, "tlbi alle1is", Tlbi(all=True, broadcast=True)),
+        (0xD508871F, "tlbi vmalle1", None),
+        (0xD50C871F, "tlbi alle2", None),
+        (0xD50C8020, "tlbi ipas2e1is, x0", None),
+    ],
+)
+def test_tlbis_of_all_stage_2_translations(word: int, text: str, found: Tlbi | None) -> None:
+    assert disassembled(word) == text
+    assert tlbi(word) == found
+    site = decode(word, TEXT)
+    assert (site.role if site else None) is (Role.TLBI if found else None)
 
 
 def test_barriers_are_found_apart(tmp_path: Path) -> None:
