@@ -147,10 +147,29 @@ BUGS: tuple[Bug, ...] = (
         "liveness",
     ),
     _bug(
+        "fault-as-full",
+        "HDBSSF means a full buffer, whatever FSC says",
+        "fault.abort-dirty",
+        "lost",
+    ),
+    _bug(
+        "fsc-dropped",
+        "the drain of vcpu_put zeroes FSC without a look at it",
+        "fault.abort-put",
+        "lost",
+    ),
+    _bug(
         "ha-cleared",
         "switching off clears VTCR_EL2.HA too",
         "off.on-again",
         "programming",
+    ),
+    _bug(
+        "no-tlbi",
+        "no TLBI follows when HDBSS is switched on or off",
+        "off.pending",
+        "programming",
+        "caching=lazy",
     ),
     _bug(
         "no-srcu",

@@ -77,6 +77,20 @@ def _pending(s: Script) -> None:
     s.reaches("faults=1")
 
 
+def _put(s: Script) -> None:
+    """The fault is found by the drain of vcpu_put; then nothing asks for FSC again."""
+    s.vm(_PAGES)
+    s.hdbss_on(0)
+    s("log", 0, "on")
+    s("snapshot", 0)
+    for _ in range(2):
+        s.stride(_PAGES, limit=PATIENCE)
+        s.harvest()
+    s.stride(_PAGES - _UNHARMED, limit=PATIENCE)
+    s.harvest()
+    s.reaches("faults=1")
+
+
 SCENARIOS = (
     Scenario(
         "fault.abort",
@@ -115,6 +129,14 @@ SCENARIOS = (
         "entries are lost just before HDBSS is switched off",
         "what was lost is forgotten with the buffer",
         _pending,
+        styles=_STYLES,
+        inject=("abort,append=96,report=fsc,dirty=yes,late=0",),
+    ),
+    Scenario(
+        "fault.abort-put",
+        "the last entry before the vCPU is put is lost",
+        "the drain of vcpu_put zeroes FSC without a look at it",
+        _put,
         styles=_STYLES,
         inject=("abort,append=96,report=fsc,dirty=yes,late=0",),
     ),
