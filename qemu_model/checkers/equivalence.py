@@ -28,6 +28,8 @@ registers   Writes of HDBSSBR_EL2, HDBSSPROD_EL2 and VTCR_EL2.  In RUN on a CPU 
             zero or not zero unless the vCPU is pinned SCHED_FIFO.  VTCR_EL2 is left
             out on a line that ends a union of bitmaps: whether pages are left to be
             protected, with TLB maintenance that writes it, is chance.
+injections  Those of appends, in RUN before the first FREE stretch: (kind, number, IPA) in
+            their order.  Which guest entry or refusal others meet is a matter of time.
 bitmaps     ``reported``, ``changed``, ``cleared`` and ``differs`` of each line.  In FREE
             their unions, up to and including the next line that tells of the slot.
 results     ``ret`` and ``errno`` of each line; how a payload ended, unless it was
@@ -44,10 +46,8 @@ the last read of the log (``Script.settle``), or what they append is chance.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 
 from qemu_model.arch import syndrome
 from qemu_model.arch.entry import TTWL, ttwl_to_level
@@ -58,9 +58,11 @@ from qemu_model.arch.registers import (
     SysReg,
 )
 from qemu_model.channel import Result, What
+from qemu_model.checkers.difference import Difference, Key, as_counts, in_order
 from qemu_model.checkers.side import Side
 from qemu_model.checkers.stretches import Kind, Stretch, cut
 from qemu_model.errors import InfrastructureError, UsageError
+from qemu_model.model.injection import What as Injected
 from qemu_model.program import Operation
 from qemu_model.run import Run
 from qemu_model.trace import FLAG_CAS_LOST, Anomaly
@@ -68,25 +70,10 @@ from qemu_model.trace import Kind as RecordKind
 
 REGISTERS = (SysReg.HDBSSBR_EL2, SysReg.HDBSSPROD_EL2, SysReg.VTCR_EL2)
 _KERNELS_FAULT = (Anomaly.BUFFER_OUTSIDE_RAM, Anomaly.RESERVED_SZ)
+_AT_APPENDS = frozenset((Injected.ABORT, Injected.GPF, Injected.CAS_LOST, Injected.FILL))
 _PAGES_MAX = 1 << 22
 """Pages that one line can tell of: a few bytes could name any number."""
 _HDBSSF = syndrome.HDBSSF.mask
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The first thing in which two runs differ; all of it in words."""
-
-    what: str
-    """entries, refusals, registers, bitmaps, results or anomalies"""
-    line: int
-    """Program line with which the stretch begins, or that tells of the pages."""
-    rule: str
-    """How it was compared."""
-    reference: str
-    other: str
-    reference_records: tuple[str, ...] = ()
-    other_records: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +106,11 @@ def require_same_program(reference: Run, other: Run) -> None:
             f"the PEs of the two runs of {other.about.scenario} made different choices; run both "
             "with the same --choices"
         )
+    if reference.about.injections != other.about.injections:
+        raise UsageError(
+            f"other faults were injected in the two runs of {other.about.scenario}; run both "
+            "with the same --inject"
+        )
     if (reference.trace is None) != (other.trace is None):
         raise UsageError("one of the two runs has no trace: its PEs had no FEAT_HDBSS")
 
@@ -136,10 +128,14 @@ def compare(reference: Run, other: Run) -> Comparison:
 def _differences(plan: Sequence[Stretch], sides: tuple[Side, Side]) -> Iterator[Difference]:
     buffers = _Buffers(), _Buffers()
     bitmaps = _Bitmaps(sides)
+    counted = True  # the n-th append is the same one in both runs
     for planned in plan:
         stretch = _as_seen(planned, sides)
         for question in (_results, _entries, _refusals, _anomalies):
             yield from question(stretch, sides)
+        counted = counted and stretch.kind is not Kind.FREE
+        if counted:
+            yield from _injections(stretch, sides)
         yield from _registers(stretch, sides, buffers, bitmaps.is_open(stretch))
         yield from bitmaps.differences(stretch)
 
@@ -172,61 +168,7 @@ def _result(result: Result | None, operation: Operation) -> str:
     return text
 
 
-# --- sequences and sets of records --------------------------------------------
-
-Key = tuple[Hashable, ...]
-Keyed = Sequence[tuple[Key, int]]
-"""What counts of a record, and its number."""
-Wording = Callable[[Key], str]
-
-
-def _in_order(
-    what: str, rule: str, stretch: Stretch, sides: tuple[Side, Side],
-    keyed: tuple[Keyed, Keyed], words: Wording,
-) -> Iterator[Difference]:  # fmt: skip
-    """The first place at which two sequences differ."""
-    for at, pair in enumerate(zip_longest(*keyed)):
-        ours, theirs = pair
-        if ours is None or theirs is None or ours[0] != theirs[0]:
-            texts, shown = [], []
-            for side, one, many in zip(sides, pair, keyed, strict=True):
-                head = f"number {at + 1} of {len(many)}: "
-                texts.append(head + words(one[0]) if one else f"{len(many)}, no more")
-                anchor = one[1] if one else many[-1][1] if many else None
-                shown.append(side.around(anchor, stretch))
-            yield Difference(what, stretch.lines[0], rule, texts[0], texts[1], shown[0], shown[1])
-            return
-
-
-def _as_counts(
-    what: str, rule: str, stretch: Stretch, sides: tuple[Side, Side],
-    keyed: tuple[Keyed, Keyed], words: Wording, once: bool = False,
-) -> Iterator[Difference]:  # fmt: skip
-    """The first record that one side has, or has more often; ``once`` only whether."""
-    counts: list[Mapping[Key, int]] = [
-        dict.fromkeys((key for key, _ in one), 1) if once else Counter(key for key, _ in one)
-        for one in keyed
-    ]
-    # What each side has more often than the other one, in its order.
-    surplus = [
-        [(key, seq) for key, seq in keyed[at] if counts[at][key] > counts[1 - at].get(key, 0)]
-        for at in (0, 1)
-    ]
-    if not surplus[0] and not surplus[1]:
-        return
-    key = (surplus[0] or surplus[1])[0][0]
-    texts, shown = [], []
-    for side, count, one, more in zip(sides, counts, keyed, surplus, strict=True):
-        have = count.get(key, 0)
-        text = f"{words(key)}: {('yes' if once else f'{have} times') if have else 'none'}"
-        last = dict(one)  # where each key comes for the last time
-        anchor = last.get(key)
-        if anchor is None and more:
-            text += f", but {words(more[0][0])}"
-            anchor = last[more[0][0]]
-        texts.append(text)
-        shown.append(side.around(anchor, stretch))
-    yield Difference(what, stretch.lines[0], rule, texts[0], texts[1], shown[0], shown[1])
+# --- entries, refusals, injections, anomalies -----------------------------------
 
 
 def _entries(stretch: Stretch, sides: tuple[Side, Side]) -> Iterator[Difference]:
@@ -234,13 +176,13 @@ def _entries(stretch: Stretch, sides: tuple[Side, Side]) -> Iterator[Difference]
     keyed = ours, theirs
     if stretch.kind is not Kind.FREE:
         rule = "one payload at a time: the same entries in the same order"
-        yield from _in_order("entries", rule, stretch, sides, keyed, _entry_words)
+        yield from in_order("entries", rule, stretch, sides, keyed, _entry_words)
     elif stretch.once:
         rule = "vCPUs run freely, nothing makes pages clean: each entry as often"
-        yield from _as_counts("entries", rule, stretch, sides, keyed, _entry_words)
+        yield from as_counts("entries", rule, stretch, sides, keyed, _entry_words)
     else:
         rule = "vCPUs run freely and pages are made clean: the same set of entries"
-        yield from _as_counts("entries", rule, stretch, sides, keyed, _entry_words, once=True)
+        yield from as_counts("entries", rule, stretch, sides, keyed, _entry_words, once=True)
 
 
 def _appended(stretch: Stretch, side: Side) -> Iterator[tuple[Key, int]]:
@@ -261,10 +203,10 @@ def _refusals(stretch: Stretch, sides: tuple[Side, Side]) -> Iterator[Difference
     keyed = ours, theirs
     if stretch.calm:
         rule = "nothing preempts the vCPU: the same refusals in the same order"
-        yield from _in_order("refusals", rule, stretch, sides, keyed, _refusal_words)
+        yield from in_order("refusals", rule, stretch, sides, keyed, _refusal_words)
     elif ours and theirs:
         rule = "how full a buffer gets is a matter of time: the same kinds of refusals"
-        yield from _as_counts("refusals", rule, stretch, sides, keyed, _refusal_words, once=True)
+        yield from as_counts("refusals", rule, stretch, sides, keyed, _refusal_words, once=True)
 
 
 def _refused(stretch: Stretch, side: Side) -> Iterator[tuple[Key, int]]:
@@ -281,6 +223,24 @@ def _refusal_words(key: Key) -> str:
     return f"{where}EC {ec:#x} FSC {fault:#06b}xx level {level} HDBSSF {1 if hdbssf else 0}"
 
 
+def _injections(stretch: Stretch, sides: tuple[Side, Side]) -> Iterator[Difference]:
+    ours, theirs = ([*_injected(stretch, side)] for side in sides)
+    rule = "one payload at a time: the same injections in the same order"
+    yield from in_order("injections", rule, stretch, sides, (ours, theirs), _injection_words)
+
+
+def _injected(stretch: Stretch, side: Side) -> Iterator[tuple[Key, int]]:
+    for seq, _, _, _, what, ipa, number, *_ in side.of(RecordKind.INJECT, stretch):
+        if what in _AT_APPENDS:
+            yield (Injected(what).word, number, ipa), seq
+
+
+def _injection_words(key: Key) -> str:
+    word, number, ipa = key
+    assert isinstance(ipa, int)
+    return f"{word}, number {number}, at IPA {ipa:#x}"
+
+
 def _anomaly_words(key: Key) -> str:
     (reason,) = key
     assert isinstance(reason, int)
@@ -293,7 +253,7 @@ def _anomalies(stretch: Stretch, sides: tuple[Side, Side]) -> Iterator[Differenc
         for side in sides
     )
     rule = "the same anomalies that a kernel can cause"
-    yield from _as_counts(
+    yield from as_counts(
         "anomalies", rule, stretch, sides, (ours, theirs), _anomaly_words,
         once=True,
     )  # fmt: skip
@@ -344,7 +304,7 @@ def _registers(
         rule = "the same values in each register but VTCR_EL2"
         steps = [[(k, seq) for k, seq in one if SysReg.VTCR_EL2.name not in k] for one in steps]
     keyed = steps[0], steps[1]
-    yield from _as_counts(
+    yield from as_counts(
         "registers", rule, stretch, sides, keyed, lambda key: " ".join(map(str, key)), once=True
     )
 

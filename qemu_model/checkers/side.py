@@ -11,7 +11,7 @@ from qemu_model.trace import HEADER, RECORD, Kind, RawRecord, describe
 
 _AROUND = 3
 """Records that are shown before and after the one that differs."""
-_KEPT = (Kind.APPEND, Kind.REFUSE, Kind.WRITE, Kind.ANOMALY)
+_KEPT = (Kind.APPEND, Kind.REFUSE, Kind.WRITE, Kind.ANOMALY, Kind.INJECT)
 
 
 class Side:

@@ -3,7 +3,8 @@
 
 from pathlib import Path
 
-from qemu_model.checkers.equivalence import Comparison, Difference
+from qemu_model.checkers.difference import Difference
+from qemu_model.checkers.equivalence import Comparison
 from qemu_model.checkers.judge import Verdict
 from qemu_model.report.text import printable
 from qemu_model.run import Run

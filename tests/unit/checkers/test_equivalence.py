@@ -8,8 +8,11 @@ import pytest
 
 from qemu_model.arch.syndrome import Abort
 from qemu_model.arch.syndrome import Kind as FaultKind
-from qemu_model.checkers.equivalence import Difference, compare
+from qemu_model.checkers.difference import Difference
+from qemu_model.checkers.equivalence import compare
 from qemu_model.errors import InfrastructureError, UsageError
+from qemu_model.model.injection import What
+from qemu_model.model.injection import parse as injection
 from qemu_model.run import Run
 from qemu_model.trace import FLAG_CAS_LOST, Anomaly, Kind
 from tests.unit.checkers.factory import (
@@ -87,6 +90,10 @@ def entries(*pages: int, pe: int = CPU) -> list[Event]:
     return [append(page, index, pe=pe) for index, page in enumerate(pages)]
 
 
+def inject(what: What, page: int, number: int = 1) -> Event:
+    return event(Kind.INJECT, what, GPA + page * 4096, number, 0, pe=CPU)
+
+
 def pages(what: str, numbers: str) -> str:
     return f"pages slot=0 what={what} list={numbers}"
 
@@ -96,7 +103,7 @@ RESULT = "result ret=0 errno=0 exit=door"
 
 def default_lines() -> dict[int, list[Event]]:
     return {
-        FIRST: [*load(), *unload()],
+        FIRST: [*load(), inject(What.FILL, 0), inject(What.CAS_LOST, 1), *unload()],
         SECOND: [*load(), *entries(0, 1), refuse(2), write(PROD, 0), *entries(2, 3), *unload(2)],
         FREE: [*load(), *entries(0, 1, 2, 3)],
         FREE + 2: [*entries(1, 2)],
@@ -241,6 +248,14 @@ FALSE: list[tuple[str, Callable[[Made], object], str, int]] = [
      alter(SECOND, Kind.REFUSE, fields={1: refuse(2)[2][1] - (4 << 26)}), "refusals", SECOND),
     ("another kind of fault",
      alter(SECOND, Kind.REFUSE, fields={1: refuse(2)[2][1] & ~0x3C | 0x4}), "refusals", SECOND),
+    ("an injection less", take(FIRST, Kind.INJECT), "injections", FIRST),
+    ("an injection more", put(SECOND, inject(What.GPF, 3), at=9), "injections", SECOND),
+    ("an injection of another kind",
+     alter(FIRST, Kind.INJECT, fields={0: What.ABORT}), "injections", FIRST),
+    ("an injection elsewhere",
+     alter(FIRST, Kind.INJECT, fields={1: GPA + 0x1000}), "injections", FIRST),
+    ("another injection", alter(FIRST, Kind.INJECT, fields={2: 2}), "injections", FIRST),
+    ("injections in another order", exchange(FIRST, 4, 5), "injections", FIRST),
     ("a buffer of another size",
      alter(FIRST, Kind.WRITE, fields={1: BUFFER | 1}), "registers", FIRST),
     ("no buffer", alter(FIRST, Kind.WRITE, fields={1: 0}), "registers", FIRST),
@@ -317,6 +332,9 @@ LEGITIMATE: list[tuple[str, Callable[[Made], object], str]] = [
      both(take(SECOND, Kind.REFUSE), put(SECOND, *unload(2), *load(), at=6)), PROGRAM),
     ("preempted before the buffer was full", take(SECOND, Kind.REFUSE), ONE_CPU),
     ("refused for another page", alter(SECOND, Kind.REFUSE, fields={0: GPA}), ONE_CPU),
+    ("an injection that a refusal met", put(SECOND, inject(What.S1PTW, 2), at=9), PROGRAM),
+    ("an injection that runs freely", put(FREE, inject(What.FILL, 2)), PROGRAM),
+    ("an injection after that", put(20, inject(What.FILL, 2)), PROGRAM),
     ("the PE of a vCPU that nobody pinned", lambda made: _moved(made), NO_CPU),
 ]  # fmt: skip
 
@@ -409,6 +427,13 @@ def test_runs_of_two_scenarios() -> None:
     run = Made().run()
     other = replace(run, about=replace(run.about, scenario="other"))
     with pytest.raises(UsageError, match=r"by-hand and other"):
+        compare(run, other)
+
+
+def test_runs_with_other_injections() -> None:
+    run = Made().run()
+    other = replace(run, about=replace(run.about, injections=(injection("fill,append=3"),)))
+    with pytest.raises(UsageError, match=r"--inject"):
         compare(run, other)
 
 
