@@ -58,7 +58,7 @@ BUGS: tuple[Bug, ...] = (
     _bug(
         "on-after-enomem",
         "VTCR_EL2.HDBSS stays set when there is no memory for the buffers",
-        "uapi.no-memory",
+        "uapi.alloc-fails",
         "programming",
     ),
     _bug(

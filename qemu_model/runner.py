@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from qemu_model.checkers.judge import judge
@@ -28,6 +29,7 @@ from qemu_model.report.result import Result
 from qemu_model.run import load
 from qemu_model.scenarios.holds import Step
 from qemu_model.scenarios.scenario import Needs, Scenario, Uapi
+from qemu_model.vmlinux.elf import Vmlinux
 
 _FAILED_KEPT = 20
 """Directories of failed runs that are kept in the cache."""
@@ -197,12 +199,20 @@ def run_program(
     )
 
 
+@cache
+def _has_symbol(vmlinux: Path | None, name: str) -> bool:
+    return vmlinux is not None and Vmlinux(vmlinux).find(name) is not None
+
+
 def why_skipped(bench: Bench, scenario: Scenario) -> str:
     """Why a scenario is not run with this kernel or in this mode; empty if it is."""
     if bench.uapi.style not in scenario.styles:
         return f"it means nothing for a kernel that is driven by --uapi {bench.uapi.style}"
     if scenario.inject and bench.uapi.style == "none":
         return "it injects what happens to HDBSS, which this kernel does not use"
+    needs = scenario.needs
+    if needs.symbol and not _has_symbol(bench.kernel.vmlinux, needs.symbol):
+        return f"it needs a kernel with {needs.config}, and its vmlinux"
     if bench.mode is Mode.GDB:
         return scenario.not_in_gdb
     return "it holds CPUs, which needs --mode gdb" if scenario.holds else ""

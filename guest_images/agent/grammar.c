@@ -40,6 +40,9 @@
  *					<= L, 0..7, otherwise 4; the others are passed over
  *	hog				take all memory that the kernel calls available
  *	unhog				and give it back
+ *	cpu C on|off			CPU hot-plug
+ *	fail-alloc nth=N [order=K]	the Nth allocation of 2^K pages or more by this program
+ *					(as ioctls of the VM) fails, once; nth=0: none
  *
  * Kinds of payload. NEST is `gpa=G count=N stride=B [ocount=N] [ostride=B]
  * [offset=B | lane=L]`: the accesses are at gpa + offset + outer * ostride +
@@ -127,6 +130,12 @@ static const struct arg_spec await_args[] = {
 static const struct arg_spec klog_args[] = {
 	NUM_DEF("level", KLOG_LEVEL_DEFAULT, 0, 7), END
 };
+static const struct arg_spec cpu_args[] = {
+	POS_NUM("cpu", 0, CPU_MAX), POS_CHOICE("state", true, on_off), END
+};
+static const struct arg_spec fail_alloc_args[] = {
+	NUM_REQ("nth", 0, UINT32_MAX), NUM("order", 0, 63), END
+};
 static const struct arg_spec sleep_args[] = { NUM_REQ("ms", 0, LIMIT_MAX_MS), END };
 
 const struct op_spec grammar_ops[] = {
@@ -160,6 +169,8 @@ const struct op_spec grammar_ops[] = {
 	{ "klog", OP_KLOG, false, klog_args },
 	{ "hog", OP_HOG, false, no_args },
 	{ "unhog", OP_UNHOG, false, no_args },
+	{ "cpu", OP_CPU, false, cpu_args },
+	{ "fail-alloc", OP_FAIL_ALLOC, false, fail_alloc_args },
 	{ NULL, OP_VM, false, NULL },
 };
 

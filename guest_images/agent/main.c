@@ -17,6 +17,7 @@
 #include "channel.h"
 #include "creator.h"
 #include "frame.h"
+#include "kernelfile.h"
 #include "klog.h"
 #include "ops.h"
 #include "program.h"
@@ -43,13 +44,8 @@ static inline void mark(unsigned int line, enum phase phase)
 /* Kernels differ in which of these files they have: a missing one is no error. */
 static void set_file(const char *path, const char *value)
 {
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return;
-	if (write(fd, value, strlen(value)) < 0)
+	if (kernelfile_write(path, value) < 0 && errno != ENOENT)
 		perror(path);
-	close(fd);
 }
 
 static void set_up_system(void)

@@ -8,6 +8,7 @@
 #include "clock.h"
 #include "creator.h"
 #include "hog.h"
+#include "kernelfile.h"
 #include "klog.h"
 
 static void op_vm(struct vm *vm, const struct op *op, struct result *r)
@@ -72,6 +73,21 @@ static void op_unhog(struct result *r)
 	result_syscall(r, hog_release(&r->error));
 }
 
+static void op_cpu(const struct op *op, struct result *r)
+{
+	bool online = op_value(op, "state") == 0;
+
+	result_syscall(r, kernelfile_cpu((unsigned int)op_value(op, "cpu"), online));
+}
+
+static void op_fail_alloc(const struct op *op, struct result *r)
+{
+	int ret = kernelfile_fail_alloc((unsigned int)op_value(op, "nth"),
+					(unsigned int)op_value(op, "order"));
+
+	result_syscall(r, ret);
+}
+
 void op_execute(struct vm *vm, unsigned int line, const struct op *op, struct result *r)
 {
 	switch (op->spec->id) {
@@ -107,5 +123,7 @@ void op_execute(struct vm *vm, unsigned int line, const struct op *op, struct re
 	case OP_KLOG:		return op_klog(line, op, r);
 	case OP_HOG:		return op_hog(r);
 	case OP_UNHOG:		return op_unhog(r);
+	case OP_CPU:		return op_cpu(op, r);
+	case OP_FAIL_ALLOC:	return op_fail_alloc(op, r);
 	}
 }

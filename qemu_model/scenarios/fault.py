@@ -91,6 +91,34 @@ def _put(s: Script) -> None:
     s.reaches("faults=1")
 
 
+def _hotplug(s: Script) -> None:
+    s.vm(_PAGES)
+    s("pin", "agent", cpu=0)
+    s.hdbss_on(0)
+    s("log", 0, "on")
+    s("snapshot", 0)
+    for _ in range(2):
+        s("pin", vcpu=0, cpu=1)
+        s.stride(_PAGES, limit=PATIENCE)
+        s.harvest()
+        s("cpu", 1, "off")
+        s("cpu", 1, "on")
+    # The CPU goes with the vCPU in the guest, which then runs elsewhere.
+    s("pin", vcpu=0, cpu=1)
+    s.payload("start", "stride", 0, _PAGES, loops=0)
+    s("await", 0, page=_PAGES - 1)
+    s("cpu", 1, "off")
+    s.harvest_running()
+    s("cpu", 1, "on")
+    s("pin", vcpu=0, cpu=1)
+    s("await", 0, page=_PAGES - 1)
+    s.harvest_running()
+    s.settle(_PAGES - 1)
+    s("stop", 0)
+    s.harvest()
+    s.reaches("injections>=5", f"entries>={2 * _PAGES}")
+
+
 SCENARIOS = (
     Scenario(
         "fault.abort",
@@ -190,6 +218,14 @@ SCENARIOS = (
         "after reset the registers hold anything",
         "a register is not written before HDBSS is switched on",
         _off,
+        styles=_STYLES,
+        inject=("unknown",),
+    ),
+    Scenario(
+        "fault.hotplug",
+        "a CPU goes and comes back, its registers hold anything then",
+        "registers of a CPU that was off are taken for those that were written before",
+        _hotplug,
         styles=_STYLES,
         inject=("unknown",),
     ),

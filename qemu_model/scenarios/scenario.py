@@ -43,6 +43,10 @@ class Needs:
     """Whether the PEs have FEAT_HDBSS."""
     cmdline: str = ""
     """Added to the kernel's command line."""
+    symbol: str = ""
+    """A symbol that its kernel has if it is built with what the scenario uses."""
+    config: str = ""
+    """The options that bring the symbol, for those who wonder why a scenario is skipped."""
 
 
 @dataclass(frozen=True)

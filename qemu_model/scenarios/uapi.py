@@ -3,6 +3,9 @@
 
 from qemu_model.scenarios.scenario import SLOT_GPA, Needs, Scenario, Script
 
+_ENOMEM = "ret=-1 errno=ENOMEM"
+_RARE = 5
+"""An order that nobody asks for but HDBSS."""
 _EINVAL = "ret=-1 errno=EINVAL"
 
 
@@ -79,13 +82,29 @@ def _ring(s: Script) -> None:
 
 
 def _no_memory(s: Script) -> None:
-    pages, vcpus = s.size(256, 64), 8
-    s.vm(pages, vcpus=vcpus)
+    pages = s.size(256, 64)
+    s.vm(pages, vcpus=8)
     # From its second KVM_RUN on nobody looks whether a vCPU has a buffer.
     s.stride(pages)
     s("hog")
-    s("hdbss", "on", order=9, expect="ret=-1 errno=ENOMEM")  # 2 MB for each vCPU
+    s("hdbss", "on", order=9, expect=_ENOMEM)  # 2 MB for each vCPU
     s("unhog")
+    _nothing_has_changed(s, pages)
+
+
+def _alloc_fails(s: Script) -> None:
+    pages, vcpus = s.size(256, 64), 4
+    s.vm(pages, vcpus=vcpus)
+    s.stride(pages)
+    for nth in range(1, vcpus + 1):
+        s("fail-alloc", nth=nth, order=_RARE)
+        s("hdbss", "on", order=_RARE, expect=_ENOMEM)
+        s.stride(pages)
+    _nothing_has_changed(s, pages)
+
+
+def _nothing_has_changed(s: Script, pages: int) -> None:
+    """After HDBSS could not be switched on."""
     # Nothing is left behind: the log works by write protection, and HDBSS can be tried again.
     s("log", 0, "on")
     s("snapshot", 0)
@@ -133,6 +152,17 @@ SCENARIOS = (
         "a flag or a VTCR_EL2 that a failed allocation leaves set, buffers that it leaks",
         _no_memory,
         needs=Needs(memory=256),
+        styles=("cap",),
+    ),
+    Scenario(
+        "uapi.alloc-fails",
+        "the first, second.. buffer cannot be allocated when HDBSS is asked for",
+        "what was allocated or set before the failure stays",
+        _alloc_fails,
+        needs=Needs(
+            symbol="fail_page_alloc_debugfs",
+            config="CONFIG_FAIL_PAGE_ALLOC and CONFIG_FAULT_INJECTION_DEBUG_FS",
+        ),
         styles=("cap",),
     ),
     Scenario(

@@ -137,6 +137,8 @@ STEPS = [
     refused("slot 9 gpa=0xa0000000 pages=16384 mem=anon", "errname=ENOMEM error=no-memory"),
     fine(f"run 0 read gpa={G} count=256 stride=4096", DOOR),
     fine("unhog"),
+    refused("cpu 9 on", "errname=ENOENT"),
+    refused("fail-alloc nth=1", "errname=ENOENT"),  # the default kernel injects no faults
     refused("unhog", "errname=EINVAL error=no-hog"),
     fine("unslot 0"),
     refused("unslot 0", "errname=EINVAL error=no-slot"),

@@ -28,6 +28,7 @@ from qemu_model.session import Choice
 from tests.unit.checkers.factory import channel_bytes, make_trace, mark
 from tests.unit.fake_run import SECONDS, FakeMachine, below, fake_bench
 from tests.unit.machine.fake_machine import fake_qemu
+from tests.unit.vmlinux.kernel_like import KERNEL, assemble
 
 KASAN = "BUG: KASAN: use-after-free in kvm_arm_hdbss_flush\n"
 
@@ -130,6 +131,22 @@ def test_a_scenario_that_means_nothing_here(
     assert result.verdict == "skipped" and f"--uapi {style}" in str(result.skipped)
     assert machine.specs == [] and below(tmp_path / "runs") == []
     assert run(bench).verdict == "agree"
+
+
+def test_a_kernel_that_is_built_without_what_a_scenario_uses(
+    tmp_path: Path, machine: FakeMachine
+) -> None:
+    bench = fake_bench(tmp_path)
+    here = replace(bench.kernel, vmlinux=assemble(tmp_path, KERNEL))
+    for kernel, symbol, verdict in (
+        (here, "no_such", "skipped"),
+        (here, "_text", "agree"),
+        (replace(here, vmlinux=None), "_text", "skipped"),
+    ):
+        needs = replace(NEEDS, symbol=symbol, config="CONFIG_OF_THAT")
+        result = run(replace(bench, kernel=kernel), replace(SCENARIO, needs=needs))
+        assert result.verdict == verdict
+        assert verdict == "agree" or "CONFIG_OF_THAT" in str(result.skipped)
 
 
 def test_pes_without_the_feature(tmp_path: Path, machine: FakeMachine) -> None:

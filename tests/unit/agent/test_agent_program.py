@@ -62,6 +62,8 @@ def test_every_scenario_is_understood(scenario: Scenario) -> None:
         ("klog level=7", "klog level=7"),
         ("hog", "hog"),
         ("unhog", "unhog"),
+        ("cpu 1 off", "cpu cpu=1 state=1"),
+        ("fail-alloc nth=2 order=5", "fail-alloc nth=2 order=5"),
         ("clear 0 first=64 pages=64", "clear slot=0 first=64 pages=64"),
         ("run 7 read gpa=1 count=2 stride=3",
          "run vcpu=7 kind=3 ~loops=1 ~limit=60000 ~spin=0 gpa=1 count=2 stride=3 ~ocount=1"
