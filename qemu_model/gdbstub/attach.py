@@ -17,7 +17,8 @@ from elftools.elf.elffile import ELFFile
 
 from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.gdbstub.holding import Holding
-from qemu_model.gdbstub.interceptor import Interceptor, KernelCode
+from qemu_model.gdbstub.interceptor import Interceptor
+from qemu_model.gdbstub.kernelcode import KernelCode
 from qemu_model.gdbstub.mi import Gdb, find_gdb, gdb_argv
 from qemu_model.gdbstub.ram import RamFile
 from qemu_model.machine.child import child

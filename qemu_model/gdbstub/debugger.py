@@ -15,7 +15,8 @@ from itertools import count
 from qemu_model.arch.registers import SysReg, stage2_in_use
 from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.gdbstub.explain import PeState
-from qemu_model.gdbstub.interceptor import Interceptor, KernelCode
+from qemu_model.gdbstub.interceptor import Interceptor
+from qemu_model.gdbstub.kernelcode import KernelCode
 from qemu_model.gdbstub.mi import GdbError, Stop
 from qemu_model.gdbstub.moments import Moment, Moments
 from qemu_model.gdbstub.pes import EmulatedPe

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from qemu_model.arch.registers import (
@@ -30,6 +30,7 @@ from qemu_model.arch.registers import (
 from qemu_model.buffers import Why
 from qemu_model.errors import InfrastructureError
 from qemu_model.gdbstub.holding import Holding
+from qemu_model.gdbstub.kernelcode import KernelCode
 from qemu_model.gdbstub.mi import Gdb, GdbLost, Stop
 from qemu_model.gdbstub.pes import EmulatedPe, GuestAbort, Verdict
 from qemu_model.gdbstub.ram import RamFile
@@ -38,7 +39,7 @@ from qemu_model.machine.kernelwatch import KernelWatch
 from qemu_model.model.choices import BEST, Caching, Choices, Visibility
 from qemu_model.model.injection import Injector
 from qemu_model.trace import Header, Kind, RawRecord, TraceWriter
-from qemu_model.vmlinux.sites import ESR_EL1, HINT_127, Role, Site, Sites, barrier, tlbi
+from qemu_model.vmlinux.sites import ESR_EL1, HINT_127, Role, Site, barrier, tlbi
 
 WRITER = "gdbstub"
 _IDLE_ENTRIES = 16
@@ -49,27 +50,6 @@ _PSCI_CPU_OFF = 0x8400_0002
 _HINT_MASK, _HINT = 0xFFFF_F01F, 0xD503_201F
 """NOP, ESB and the like: skipping one at a vector saves a single step."""
 _NEEDED = ("ESR_EL2", "FAR_EL2", "HPFAR_EL2", "VTTBR_EL2", "HCR_EL2", "ELR_EL2", "VTCR_EL2")
-
-
-@dataclass(frozen=True)
-class KernelCode:
-    """Where the kernel is: its sites, and how to find an address of it in RAM."""
-
-    sites: Sites
-    text: int
-    """Virtual address of ``_text``."""
-    load: int
-    """Physical address of ``_text``."""
-    words: Callable[[int], int | None]
-    """The instruction that vmlinux has at a virtual address."""
-    name_of: Callable[[int], str] = hex
-    """Symbol and offset of an address."""
-    place: Callable[[str], int] = int
-    """The address of SYMBOL or SYMBOL+OFFSET; UsageError if there is none."""
-
-    def physical(self, address: int) -> int:
-        """The physical address of code."""
-        return address - self.text + self.load
 
 
 class Interceptor:
@@ -504,4 +484,4 @@ class Interceptor:
         self._go()
 
 
-__all__ = ["HINT_127", "Interceptor", "KernelCode"]
+__all__ = ["HINT_127", "Interceptor"]

@@ -7,7 +7,7 @@ from qemu_model.buffers import Why
 from qemu_model.machine.flushwatch import Stop
 from qemu_model.machine.kernelwatch import KernelWatch
 from qemu_model.trace import Kind
-from tests.unit.gdbstub.test_interceptor import (
+from tests.unit.gdbstub.rig import (
     BR,
     BUFFER,
     FAULT,
