@@ -1,18 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The dirty update: append, refusal, races, and what a hostile kernel may set up. */
-#include "append.h"
 #include "decode.h"
-#include "unit.h"
-#include "walk.h"
-
-#define ROOT	0x40000000ull	/* level 1, 39 bits */
-#define LEVEL2	0x40001000ull
-#define LEVEL3	0x40002000ull
-#define BUFFER	0x40010000ull
-#define IPA	0x00005000ull
-#define VTCR	(0x80053f59ull | VTCR_HA | VTCR_HD | VTCR_HDBSS)
-#define CLEAN	(0x80005000ull | DESC_DBM | DESC_AF | DESC_S2AP_R | 0x3c | 3)
-#define ESR	0x9200004full	/* Data Abort, WnR, Permission fault, level 3 */
+#include "tables.h"
 
 static struct fake fake;
 static struct memory memory;
@@ -26,20 +15,15 @@ static uint64_t *word(uint64_t pa)
 
 static uint64_t *leaf(void)
 {
-	return word(LEVEL3 + 5 * 8);
+	return tables_leaf(&fake, IPA);
 }
 
 static void begin(uint64_t descriptor)
 {
 	free(fake.words);
 	memory = fake_memory(&fake);
-	*word(ROOT) = LEVEL2 | 3;
-	*word(LEVEL2) = LEVEL3 | 3;
+	tables_link(&fake, &pe, &fault);
 	*leaf() = descriptor;
-	memset(&pe, 0, sizeof(pe));
-	pe.hdbssbr = BUFFER;
-	pe.vtcr = VTCR;
-	fault = (struct abort){ .esr = ESR, .hpfar = IPA >> 8, .vttbr = ROOT, .hcr = HCR_VM };
 }
 
 static enum verdict update(void)

@@ -1,18 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Injections: their words, what they count, and what a PE then does. */
-#include "append.h"
 #include "inject.h"
-#include "unit.h"
-#include "walk.h"
+#include "tables.h"
 
-#define ROOT	0x40000000ull	/* level 1, 39 bits */
-#define LEVEL2	0x40001000ull
-#define LEVEL3	0x40002000ull
-#define BUFFER	0x40010000ull
-#define IPA	0x00005000ull
-#define VTCR	(0x80053f59ull | VTCR_HA | VTCR_HD | VTCR_HDBSS)
-#define CLEAN	(0x80005000ull | DESC_DBM | DESC_AF | DESC_S2AP_R | 0x3c | 3)
-#define ESR	0x9200004full	/* Data Abort, WnR, Permission fault, level 3 */
 #define ISV	(1ull << 24 | 3ull << 16)
 
 static struct fake fake;
@@ -28,7 +18,7 @@ static uint64_t *word(uint64_t pa)
 
 static uint64_t *leaf(unsigned int page)
 {
-	return word(LEVEL3 + (5 + page) * 8);
+	return tables_leaf(&fake, IPA + page * 4096);
 }
 
 static bool add(const char *spec)
@@ -45,15 +35,11 @@ static void begin(const char *spec)
 
 	free(fake.words);
 	memory = fake_memory(&fake);
-	*word(ROOT) = LEVEL2 | 3;
-	*word(LEVEL2) = LEVEL3 | 3;
+	tables_link(&fake, &pe, &fault);
 	for (page = 0; page < 8; page++)
 		*leaf(page) = CLEAN;
-	memset(&pe, 0, sizeof(pe));
 	memset(&injector, 0, sizeof(injector));
 	pe.injector = &injector;
-	pe.hdbssbr = BUFFER;
-	pe.vtcr = VTCR;
 	EXPECT(add(spec));
 }
 
