@@ -14,8 +14,11 @@ typedef uint64_t u64;
 
 #define HCR_VM		(1ull << 0)
 #define HCR_IMO		(1ull << 4)
+#define HCR_DC		(1ull << 12)	/* stage 1 off is Normal memory */
 #define HCR_RW		(1ull << 31)
 #define HCR_E2H		(1ull << 34)
+#define HCR_NV		(1ull << 42)
+#define HCR_NV1		(1ull << 43)
 
 #define VTCR_HA		(1ull << 21)
 #define VTCR_HD		(1ull << 22)
@@ -37,15 +40,19 @@ typedef uint64_t u64;
 #define ESR_EC(esr)	((esr) >> 26 & 0x3f)
 #define EC_UNKNOWN	0x00
 #define EC_HVC		0x16
+#define EC_SYSREG	0x18
 #define EC_IABT		0x20
 #define EC_DABT		0x24
 #define ESR_HDBSSF	(1ull << 43)
+#define ESR_CM		(1ull << 8)
 #define ESR_S1PTW	(1ull << 7)
+#define ESR_WNR		(1ull << 6)
 #define ESR_FSC(esr)	((esr) & 0x3f)
 
 #define SPSR_EL1H	0x3c5ull
 #define SPSR_EL0T	0x3c0ull
 #define SCTLR_EL1_OFF	0x30d00800ull	/* RES1 alone: no stage 1 */
+#define SCTLR_A		(1ull << 1)
 
 #define sysreg_read(name) ({						\
 	u64 value_;							\
@@ -84,9 +91,11 @@ struct stage2 {
 void guest_enter(struct guest *guest);
 void secondary_entry(void);
 u64 smc_call(u64 function, u64 x1, u64 x2, u64 x3);
-extern char el1_store[], el1_load[], el1_ldadd[], el1_stxr[], el1_stp[],
-	el1_zva[], el1_mrs_hdbssbr[], el1_msr_hdbssbr[], el1_mrs_hdbssprod[],
-	el1_msr_hdbssprod[], el1_nop[], el1_vectors[];
+extern char el1_store[], el1_load[], el1_ldadd[], el1_stxr[], el1_stp[], el1_zva[],
+	el1_swp[], el1_cas[], el1_cas_differs[], el1_casp_differs[], el1_stxp[], el1_stxr_alone[],
+	el1_stlr[], el1_prfm[], el1_clean[], el1_invalidate[], el1_sve_store[],
+	el1_mrs_hdbssbr[], el1_msr_hdbssbr[], el1_mrs_hdbssprod[], el1_msr_hdbssprod[], el1_nop[],
+	el1_vectors[];
 
 /* bare.c */
 void say(const char *text);

@@ -6,7 +6,8 @@
 #include "ktap.h"
 
 extern const struct group registers_group, append_group, instructions_group, full_group,
-	sizes_group, leaf_group, walks_group, vtcr_group,
-	reset_group, smp_group;
+	sizes_group, leaf_group, walks_group, at_group,
+	vtcr_group, reset_group, smp_group, two_group,
+	choices_group, inject_group;
 
 #endif

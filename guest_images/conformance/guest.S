@@ -5,8 +5,10 @@
 	.text
 	.balign	64
 	.globl	el1_store, el1_load, el1_ldadd, el1_stxr, el1_stp
-	.globl	el1_zva, el1_mrs_hdbssbr, el1_msr_hdbssbr, el1_mrs_hdbssprod, el1_msr_hdbssprod
-	.globl	el1_nop, el1_vectors
+	.globl	el1_zva, el1_swp, el1_cas, el1_cas_differs, el1_casp_differs
+	.globl	el1_stxp, el1_stxr_alone, el1_stlr, el1_prfm, el1_clean
+	.globl	el1_invalidate, el1_sve_store, el1_mrs_hdbssbr, el1_msr_hdbssbr
+	.globl	el1_mrs_hdbssprod, el1_msr_hdbssprod, el1_nop, el1_vectors
 el1_store:				/* x0 address, x1 value, x2 count, x3 stride */
 	str	x1, [x0]
 	add	x0, x0, x3
@@ -30,6 +32,54 @@ el1_stp:
 	hvc	#1
 el1_zva:
 	dc	zva, x0
+	hvc	#1
+el1_swp:
+	swp	x1, x4, [x0]
+	hvc	#1
+el1_cas:				/* x1 in place of 0 */
+	mov	x4, #0
+	cas	x4, x1, [x0]
+	hvc	#1
+el1_cas_differs:			/* in place of what is not there */
+	mov	x4, #0x5555
+	cas	x4, x1, [x0]
+	hvc	#1
+el1_casp_differs:
+	mov	x4, #0x5555
+	mov	x5, #0x5555
+	mov	x6, x1
+	mov	x7, x1
+	casp	x4, x5, x6, x7, [x0]
+	hvc	#1
+el1_stxp:
+1:	ldxp	x4, x5, [x0]
+	stxp	w6, x1, x1, [x0]
+	cbnz	w6, 1b
+	hvc	#1
+el1_stxr_alone:				/* without an LDXR: x5 = 1 */
+	clrex
+	stxr	w5, x1, [x0]
+	hvc	#1
+el1_stlr:
+	stlr	x1, [x0]
+	hvc	#1
+el1_prfm:				/* prefetch for store */
+	prfm	pstl1keep, [x0]
+	prfm	pstl3strm, [x0]
+	hvc	#1
+el1_clean:				/* cache maintenance */
+	dc	cvac, x0
+	dc	civac, x0
+	dc	cvau, x0
+	ic	ivau, x0
+	hvc	#1
+el1_invalidate:
+	dc	ivac, x0
+	hvc	#1
+el1_sve_store:				/* a whole vector of bytes of x1; x4 = its length */
+	rdvl	x4, #1
+	dup	z0.b, w1
+	str	z0, [x0]
 	hvc	#1
 el1_mrs_hdbssbr:
 	.inst	0xd53c2340

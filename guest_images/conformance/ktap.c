@@ -145,9 +145,9 @@ void expect_failure(const char *reason)
 void ktap_unexpected(u64 esr, u64 elr)
 {
 	lock();
+	state.skipped = state.expected = false;
 	if (state.failures++ == 0) {
 		state.length = 0;
-		state.skipped = false;
 		reason_add_hex("no unexpected exception at EL2: seen ESR_EL2 ", esr);
 		reason_add_hex(" at ", elr);
 	}

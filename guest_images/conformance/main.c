@@ -12,8 +12,12 @@ const struct group *const groups[] = {
 	&sizes_group,
 	&leaf_group,
 	&walks_group,
+	&at_group,
 	&vtcr_group,
 	&reset_group,
 	&smp_group,
+	&two_group,
+	&choices_group,
+	&inject_group,
 	NULL,
 };

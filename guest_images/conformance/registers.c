@@ -69,11 +69,30 @@ static void undefined(void)
 	}
 }
 
+/* 5: with HCR_EL2.NV, EL1's access is trapped to EL2 */
+static void nested(void)
+{
+	u64 esr;
+
+	if (!(sysreg_read(id_aa64mmfr2_el1) >> 24 & 15)) {
+		skip("the PE has no FEAT_NV");
+		return;
+	}
+	expect_failure("QEMU does not know the registers, and at EL1 it is asked");
+	world_begin();
+	sysreg_write(vbar_el1, (u64)el1_vectors);
+	stage2_use(&s2, VTCR_TRACK, HCR_NV | HCR_NV1);
+	esr = run(&guest, el1_msr_hdbssbr, 0x5000, 0, 0, 0);
+	check_equal("EC of a trapped MSR", ESR_EC(esr), EC_SYSREG);
+	check_equal("HDBSSBR_EL2 is not changed", hdbssbr_read(), buffer);
+}
+
 static const struct test tests[] = {
 	{ .name = "id", .run = id },
 	{ .name = "fields", .run = fields },
 	{ .name = "apart", .run = apart },
 	{ .name = "undefined_at_el1", .run = undefined },
+	{ .name = "nested", .run = nested },
 	{ .name = "undefined_at_el0", .run = undefined, .argument = el1_vectors },
 };
 

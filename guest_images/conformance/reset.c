@@ -35,8 +35,14 @@ static void cpu_off(void)
 		while (__atomic_load_n(&starts, __ATOMIC_ACQUIRE) == i)
 			asm volatile("yield");
 		check_equal("the second PE", number_seen, 1);
-		if (injected("unknown"))
+		if (injected("unknown")) {
+			check_equal("RES0 of HDBSSBR_EL2 after reset",
+				    seen[i][0] & ~0x00fffffffffff00full, 0);
+			check_equal("RES0 of HDBSSPROD_EL2 after reset",
+				    seen[i][1] & ~0xfc07ffffull, 0);
+			check("not all are 0 after reset", seen[i][0] | seen[i][1]);
 			continue;
+		}
 		check_equal("HDBSSBR_EL2 after reset", seen[i][0], 0);
 		check_equal("HDBSSPROD_EL2 after reset", seen[i][1], 0);
 		check_equal("VTCR_EL2 after reset", seen[i][2], 0);

@@ -6,7 +6,10 @@
 #include "world.h"
 
 #define PAGES	480
-#define ROUNDS	12
+
+struct amount {
+	unsigned int pages, rounds, few_pages, few_rounds;
+};
 
 static struct guest guests[8];
 static u64 buffers[8];
@@ -89,12 +92,13 @@ static unsigned int count_entries(unsigned int found[PAGES])
 /* C9: a page that several PEs dirty at once has an entry of one of them, or of more */
 static void same_pages(void)
 {
+	const struct amount *amount = this_test->argument;
 	unsigned int round, i, pe, lost = 0, wrong = 0, clean = 0, most = 0, strange = 0;
 	static unsigned int found[PAGES];
 
 	pes = cpu_count();
-	pages = fewer(PAGES, 40);
-	rounds = fewer(ROUNDS, 2);
+	pages = fewer(amount->pages, amount->few_pages);
+	rounds = fewer(amount->rounds, amount->few_rounds);
 	round_started = round_released = round_finished = 0;
 	secondary_work = second_pe;
 	stage2_init(&s2, 12, 1, 39, false);
@@ -141,7 +145,10 @@ static void same_pages(void)
 }
 
 static const struct test tests[] = {
-	{ .name = "same_pages", .run = same_pages },
+	{ .name = "same_pages", .run = same_pages,
+	  .argument = &(const struct amount){ PAGES, 12, 40, 2 } },
+	{ .name = "same_page", .run = same_pages, .pes = 2,
+	  .argument = &(const struct amount){ 1, 60, 1, 10 } },
 };
 
 const struct group smp_group = GROUP("smp", NULL, tests);

@@ -4,36 +4,7 @@
  * the page that the descriptor is in. Section 11 of the architecture digest.
  */
 #include "groups.h"
-#include "world.h"
-
-#define TABLES	DATA			/* IPA = PA of the guest's stage 1 tables */
-#define TARGET	(DATA + 0x200000)
-
-#define S1_AF	(1ull << 10)
-#define S1_SH	(3ull << 8)
-#define S1_RW	(0ull << 6)
-#define S1_UXN	(1ull << 54)
-
-static volatile u64 *table_page;	/* stage 2 descriptor of the level 2 table */
-
-/* Level 1 table in the first page, level 2 (2 MB blocks) in the second. */
-static void stage1(u64 code_af, u64 data_af)
-{
-	volatile u64 *level1 = at(TABLES), *level2 = at(TABLES + 4096);
-
-	level1[1] = (TABLES + 4096) | 3;
-	level2[0] = 0x40000000 | S1_SH | S1_RW | code_af | 1;
-	level2[(TARGET >> 21) & 511] = TARGET | S1_SH | S1_RW | data_af | 1;
-	stage2_map(&s2, TABLES, TABLES, 3, READ_ONLY);
-	table_page = stage2_map(&s2, TABLES + 4096, TABLES + 4096, 3, CLEAN);
-	sysreg_write(mair_el1, 0xff);
-	/* 39 bits, 4K, Normal, HA */
-	sysreg_write(tcr_el1, 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2ull << 32 | 1ull << 39);
-	sysreg_write(ttbr0_el1, TABLES);
-	sysreg_write(sctlr_el1, 0x30d00800 | 1);
-	hdbssprod_write(0);
-	tlb_flush();
-}
+#include "stage1.h"
 
 /* R_BDJJL: AF of a leaf for data */
 static void load(void)
@@ -46,9 +17,9 @@ static void load(void)
 	check("a load ends", ended(esr));
 	check_equal("it has loaded", guest.x[1], 0xfeed);
 	check_equal("one entry", hdbssprod_read(), 1);
-	check_equal("for the table page", *at(buffer), (TABLES + 4096) | 7);
+	check_equal("for the table page", *at(buffer), TABLE2 | 7);
 	check_equal("which is dirty", *table_page & S2AP_W, S2AP_W);
-	check("and has the access flag", at(TABLES + 4096)[(TARGET >> 21) & 511] & S1_AF);
+	check("and has the access flag", *stage1_target() & S1_AF);
 }
 
 /* The same for code */
@@ -57,7 +28,7 @@ static void fetch(void)
 	stage1(0, S1_AF);
 	check("a fetch ends", ended(run(&guest, el1_nop, 0, 0, 0, 0)));
 	check_equal("one entry", hdbssprod_read(), 1);
-	check_equal("for the table page", *at(buffer), (TABLES + 4096) | 7);
+	check_equal("for the table page", *at(buffer), TABLE2 | 7);
 }
 
 /* R_BDJJL, R_STJMN: a walk that needs the update is refused */
@@ -71,7 +42,7 @@ static void full(void)
 	check_equal("full: a load is refused", ESR_EC(esr), EC_DABT);
 	check_equal("with S1PTW and HDBSSF",
 		    esr & (ESR_HDBSSF | ESR_S1PTW | 0x3f), ESR_HDBSSF | ESR_S1PTW | 0x0f);
-	check_equal("HPFAR_EL2 is the table page", guest.hpfar, (TABLES + 4096) >> 8);
+	check_equal("HPFAR_EL2 is the table page", guest.hpfar, TABLE2 >> 8);
 	hdbssprod_write(0);
 	check("and goes on after a drain", ended(run_on(&guest)));
 
@@ -89,7 +60,7 @@ static void full(void)
 static u64 read_only_tables_esr(void)
 {
 	stage1(S1_AF, 0);
-	*table_page = (TABLES + 4096) | READ_ONLY | 3;
+	*table_page = TABLE2 | READ_ONLY | 3;
 	tlb_flush();
 	return run(&guest, el1_load, TARGET + 8, 0, 0, 0);
 }
@@ -107,18 +78,79 @@ static void read_only_tables_level(void)
 	check_equal("the level of stage 2", ESR_FSC(read_only_tables_esr()), 0x0f);
 }
 
-static void begin(void)
+/* R_BDJJL: a store that sets AF in stage 1 and dirties its own page too */
+static void store(void)
 {
-	world_begin();
-	stage2_map(&s2, TARGET, TARGET, 2, READ_WRITE);
+	volatile u64 *d = stage2_map(&s2, TARGET, TARGET, 2, CLEAN);
+
+	stage1(S1_AF, 0);
+	check("a store ends", ended(run(&guest, el1_store, TARGET + 8, 5, 1, 0)));
+	check_equal("two entries", hdbssprod_read(), 2);
+	check_equal("first of the table page", at(buffer)[0], TABLE2 | 7);
+	check_equal("then of the block that was stored to", at(buffer)[1], TARGET | 5);
+	check_equal("both are dirty", *d & *table_page & S2AP_W, S2AP_W);
+}
+
+/* The same of the dirty state of stage 1: AP[2] of a descriptor with DBM */
+static void stage1_dirty(void)
+{
+	stage1(S1_AF, S1_AF | S1_DBM | S1_RO);
+	check("a load ends", ended(run(&guest, el1_load, TARGET + 8, 0, 0, 0)));
+	/* C16 R_JCXVS: it may be dirtied already. */
+	check_either("entries of a load", hdbssprod_read(), *table_page >> 7 & 1, 1);
+	check("a store ends", ended(run(&guest, el1_store, TARGET + 8, 5, 1, 0)));
+	check_equal("stage 1 is dirty", *stage1_target() & S1_RO, 0);
+	check_equal("one entry", hdbssprod_read(), 1);
+	check_equal("for the table page", *at(buffer), TABLE2 | 7);
+	check_equal("which is dirty", *table_page & S2AP_W, S2AP_W);
+}
+
+/* A table in a 2 MB block of stage 2: the level is the block's, refused or not */
+static void table_in_a_block(void)
+{
+	volatile u64 *d;
+	u64 esr;
+
+	stage1(S1_AF, 0);
+	d = stage2_map(&s2, TABLES & ~0x1fffffull, TABLES & ~0x1fffffull, 2, CLEAN);
+	tlb_flush();
+	hdbssprod_write(512);
+	esr = run(&guest, el1_load, TARGET + 8, 0, 0, 0);
+	check_equal("full: refused with S1PTW, HDBSSF and level 2",
+		    esr & (ESR_HDBSSF | ESR_S1PTW | 0x3f), ESR_HDBSSF | ESR_S1PTW | 0x0e);
+	check_equal("the block is clean", *d & S2AP_W, 0);
+	hdbssprod_write(0);
+	check("it goes on after a drain", ended(run_on(&guest)));
+	check_equal("one entry", hdbssprod_read(), 1);
+	check_equal("of the block", *at(buffer), (TABLES & ~0x1fffffull) | 5);
+	check_equal("which is dirty", *d & S2AP_W, S2AP_W);
+}
+
+/* R_LXCKP: the table page needs an entry, the data page is unmapped: either fault */
+static void full_and_unmapped(void)
+{
+	u64 esr;
+
+	stage1(S1_AF, 0);
+	*stage2_map(&s2, TARGET, TARGET, 2, 0) = 0;
+	tlb_flush();
+	hdbssprod_write(512);
+	esr = run(&guest, el1_load, TARGET + 8, 0, 0, 0) & (ESR_HDBSSF | ESR_S1PTW | 0x3f);
+	check_either("one of the two faults", esr, ESR_HDBSSF | ESR_S1PTW | 0x0f, 0x06);
+	check_equal("INDEX is kept", hdbssprod_read(), 512);
+	check_equal("the table page is clean", *table_page & S2AP_W, 0);
 }
 
 static const struct test tests[] = {
 	{ .name = "load", .run = load },
 	{ .name = "fetch", .run = fetch },
+	{ .name = "store", .run = store },
+	{ .name = "stage1_dirty", .run = stage1_dirty },
 	{ .name = "full", .run = full },
+	{ .name = "table_in_a_block", .run = table_in_a_block },
+	{ .name = "full_and_unmapped", .run = full_and_unmapped },
 	{ .name = "read_only_tables", .run = read_only_tables },
 	{ .name = "read_only_tables_level", .run = read_only_tables_level },
 };
 
-const struct group walks_group = GROUP("walks", begin, tests);
+const struct group walks_group = GROUP("walks", stage1_begin, tests);

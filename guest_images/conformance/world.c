@@ -34,5 +34,7 @@ u64 entries_of(const char *code, u64 address)
 
 bool refused(u64 esr)
 {
-	return ESR_EC(esr) == EC_DABT && ESR_FSC(esr) == 0x0f && (esr & ESR_HDBSSF);
+	return ESR_EC(esr) == EC_DABT &&
+	       (esr & (ESR_HDBSSF | ESR_S1PTW | ESR_CM | ESR_WNR | 0x3f)) ==
+		       (ESR_HDBSSF | ESR_WNR | 0x0f);
 }

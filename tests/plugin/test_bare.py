@@ -34,7 +34,7 @@ def anomalies(run: BareRun) -> Counter[int]:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("smp", [1, 2, 4, 8])
 def test_pes_dirty_the_same_pages(bench: Bench, tmp_path: Path, smp: int, mode: Mode) -> None:
-    run = bench.run("smp", tmp_path, smp=smp, mode=mode)
+    run = bench.run("smp.same_pages", tmp_path, smp=smp, mode=mode)
     agrees(run)
     assert not anomalies(run)
     entered = Counter(record[2] for record in run.trace if record[1] == Kind.ENTRY)

@@ -52,7 +52,7 @@ class Listener(KernelWatch):
 
 
 def run(
-    bench: Bench, directory: Path, listener: Listener, mode: Mode, program: str = "smp"
+    bench: Bench, directory: Path, listener: Listener, mode: Mode, program: str = "smp.same_pages"
 ) -> tuple[Trace, str]:
     """Run a program whose flushes the listener hears of."""
     service = FlushService(listener)

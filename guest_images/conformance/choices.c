@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * What the architecture leaves open. Each test asserts the permitted set, and of it what
+ * the program was told that the PE has chosen. Sections 9a, 10 and 13 of the digest.
+ */
+#include <stddef.h>
+
+#include "groups.h"
+#include "world.h"
+
+#define CANARY		0xdeadbeefull
+#define FSC_ABORT	(0x10ull << 26)
+#define ESR_FSC_SEA	0x17		/* of a walk or update, at level 3 */
+
+static bool late(void)
+{
+	return parameter_is("visibility", "dsb");
+}
+
+/* C14 R_CGCHP, I_XXFYP: entry and INDEX may come late, but not later than DSB and ISB */
+static void visibility(void)
+{
+	u64 entry, prod, entry_after_dsb, prod_after_dsb;
+
+	page(0, CLEAN);
+	guest.no_barrier = 1;
+	check("the guest ends", ended(run(&guest, el1_store, PAGE(0), 5, 1, 0)));
+	guest.no_barrier = 0;
+	entry = *(volatile u64 *)buffer;
+	prod = hdbssprod_read();
+	asm volatile("dsb sy" : : : "memory");
+	entry_after_dsb = *(volatile u64 *)buffer;
+	prod_after_dsb = hdbssprod_read();
+	asm volatile("isb" : : : "memory");
+	check_either("the entry before DSB", entry, late() ? 0 : PAGE(0) | 7, PAGE(0) | 7);
+	check_either("INDEX before ISB", prod, late() ? 0 : 1, 1);
+	check_equal("the entry after DSB", entry_after_dsb, PAGE(0) | 7);
+	check_either("INDEX after DSB, before ISB", prod_after_dsb, late() ? 0 : 1, 1);
+	check_equal("INDEX after DSB and ISB", hdbssprod_read(), 1);
+}
+
+/* The PE really is late if it has said so, or the test above could not fail. */
+static void visibility_late(void)
+{
+	if (!late()) {
+		skip("visibility is at-once");
+		return;
+	}
+	page(0, CLEAN);
+	guest.no_barrier = 1;
+	check("the guest ends", ended(run(&guest, el1_store, PAGE(0), 5, 1, 0)));
+	guest.no_barrier = 0;
+	check_equal("no entry yet", *(volatile u64 *)buffer, 0);
+	check_equal("no INDEX yet", hdbssprod_read(), 0);
+	asm volatile("isb" : : : "memory");
+	check_equal("an ISB alone shows nothing", hdbssprod_read(), 0);
+	barrier();
+	check_equal("INDEX after DSB and ISB", hdbssprod_read(), 1);
+}
+
+/* C1 R_HKCCN: slots from INDEX on may be zeroed, those before it and behind the end never */
+static void zero_ahead(void)
+{
+	u64 ahead = parameter_number("zero_ahead", 0), first, i;
+
+	/* The last run is at the end of the buffer. */
+	for (first = 0; first <= 508; first += 254) {
+		u64 wrong = 0, zeroed = 0;
+
+		for (i = 0; i < 513; i++)
+			at(buffer)[i] = CANARY;
+		for (i = 0; i < 3; i++)
+			page((unsigned int)i, CLEAN);
+		hdbssprod_write(first);
+		check("the guest ends", ended(run(&guest, el1_store, PAGE(0), 5, 3, 4096)));
+		check_equal("INDEX", hdbssprod_read(), first + 3);
+		for (i = 0; i < first; i++)
+			wrong += at(buffer)[i] != CANARY;
+		check_equal("slots before the first entry", wrong, 0);
+		for (i = 0; i < 3; i++)
+			check_equal("an entry", at(buffer)[first + i], PAGE(i) | 7);
+		for (i = first + 3; i < 512; i++) {
+			zeroed += !at(buffer)[i];
+			wrong += at(buffer)[i] && at(buffer)[i] != CANARY;
+		}
+		check_equal("slots ahead are kept or zero", wrong, 0);
+		check_equal("as many are zero as the PE has chosen", zeroed,
+			    ahead < 509 - first ? ahead : 509 - first);
+		check_equal("nothing behind the buffer", at(buffer)[512], CANARY);
+	}
+}
+
+/*
+ * C10, C12, C14 ~R_JHHQW, ~R_QNJKV, I_LMSZL: a guest stores to page after page while every
+ * HDBSS write takes an External abort. It gets to some page; what it has dirtied until
+ * then has no entry, and software has been told, precisely or by FSC.
+ */
+static void external_abort(void)
+{
+	u64 hdbssbr = *(const u64 *)this_test->argument, esr, reached, i, dirty = 0, prod;
+	bool precise = parameter_is("external_abort", "precise");
+	bool dirties = parameter_is("dirty_after_external_abort", "yes");
+	u64 delay = precise ? 0 : parameter_number("fsc_delay", 0);
+	volatile u64 *d[8];
+	const u64 pages = sizeof(d) / sizeof(d[0]);
+
+	for (i = 0; i < pages; i++)
+		d[i] = page((unsigned int)i, CLEAN);
+	hdbssbr_write(hdbssbr);
+	esr = run(&guest, el1_store, PAGE(0), 5, pages, 4096);
+	prod = hdbssprod_read();
+	check_equal("INDEX is kept", prod & HDBSSPROD_INDEX, 0);
+	if (ended(esr)) {
+		reached = pages;
+		check("FSC may not be later than the PE has chosen", delay >= pages);
+		check_equal("but with the DSB it is there", prod, FSC_ABORT);
+	} else {
+		reached = (guest.far - PAGE(0)) / 4096;
+		check_equal("a Data Abort with HDBSSF and the code of its kind",
+			    esr & (ESR_HDBSSF | 0x3f),
+			    ESR_HDBSSF | (precise ? ESR_FSC_SEA : 0x0f));
+		check_equal("FSC as chosen", prod, precise ? 0 : FSC_ABORT);
+		check_equal("pages until then as chosen", reached,
+			    precise ? 0 : delay ? delay + 1 : dirties ? 1 : 0);
+	}
+	for (i = 0; i < pages; i++)
+		dirty += *d[i] >> 7 & 1;
+	for (i = 0; i < reached; i++)
+		check_equal("a page that was passed is dirty", *d[i] & S2AP_W, S2AP_W);
+	check_equal("dirty pages as chosen", dirty, reached + (precise && dirties));
+
+	/* With a buffer, and after software has seen FSC, it goes on. */
+	hdbssbr_write(buffer);
+	hdbssprod_write(0);
+	if (!ended(esr))
+		check("with a buffer it goes on", ended(run_on(&guest)));
+	check_equal("entries of the rest", hdbssprod_read(), pages - dirty);
+	for (i = 0; i < pages; i++)
+		check_equal("dirty at last", *d[i] & S2AP_W, S2AP_W);
+}
+
+static const u64 nowhere, device = 0x09000000, behind = 0x00fffffffffff000ull;
+
+static const struct test tests[] = {
+	{ .name = "visibility", .run = visibility },
+	{ .name = "visibility_late", .run = visibility_late },
+	{ .name = "zero_ahead", .run = zero_ahead },
+	{ .name = "external_abort.nowhere", .run = external_abort, .argument = &nowhere },
+	{ .name = "external_abort.device", .run = external_abort, .argument = &device },
+	{ .name = "external_abort.behind_ram", .run = external_abort, .argument = &behind },
+};
+
+const struct group choices_group = GROUP("choices", world_begin, tests);
