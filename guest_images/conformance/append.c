@@ -51,6 +51,30 @@ static void write_only(void)
 	check_equal("a load faults", ESR_FSC(run(&guest, el1_load, PAGE(5), 0, 0, 0)), 0x0f);
 }
 
+/*
+ * 14 R_JKCXG, I_NFFSV: of a contiguous group another page may be dirtied without a trace
+ * when one is dirty; the one that is updated has an entry of its own, not the group's.
+ */
+static void contiguous(void)
+{
+	volatile u64 *first, *second;
+	unsigned int i;
+	u64 dirty;
+
+	for (i = 16; i < 32; i++)
+		stage2_map(&s2, PAGE(i), PAGE(i), 3, CLEAN | CONTIGUOUS);
+	first = page(18, CLEAN | CONTIGUOUS);
+	second = page(21, CLEAN | CONTIGUOUS);
+	check_equal("one entry for the first page", entries_of(el1_store, PAGE(18)), 1);
+	check_equal("the page's own", *at(buffer), PAGE(18) | 7);
+	check_equal("dirty", *first & S2AP_W, S2AP_W);
+	entries_of(el1_store, PAGE(21));
+	dirty = *second >> 7 & 1;
+	check_equal("an entry for the second if it is dirty", hdbssprod_read(), 1 + dirty);
+	if (dirty)
+		check_equal("the page's own", at(buffer)[1], PAGE(21) | 7);
+}
+
 /* R_XSTDV: faults of another kind have no HDBSSF */
 static void other_faults(void)
 {
@@ -121,6 +145,7 @@ static const struct test tests[] = {
 	{ .name = "no_entry", .run = no_entry },
 	{ .name = "access_flag", .run = access_flag },
 	{ .name = "write_only", .run = write_only },
+	{ .name = "contiguous", .run = contiguous },
 	{ .name = "other_faults", .run = other_faults },
 	{ .name = "disabled", .run = disabled },
 	{ .name = "disabled_and_full", .run = disabled_and_full },

@@ -32,6 +32,7 @@ typedef uint64_t u64;
 #define S2AP_R		(1ull << 6)
 #define MEM_NORMAL	(0xfull << 2)
 #define DBM		(1ull << 51)
+#define CONTIGUOUS	(1ull << 52)
 #define LEAF		(SH_INNER | MEM_NORMAL)
 #define CLEAN		(LEAF | AF | DBM | S2AP_R)
 #define READ_ONLY	(LEAF | AF | S2AP_R)
