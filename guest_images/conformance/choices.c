@@ -139,12 +139,78 @@ static void external_abort(void)
 		check_equal("dirty at last", *d[i] & S2AP_W, S2AP_W);
 }
 
+static void switch_to(u64 vtcr_bits)
+{
+	sysreg_write(vtcr_el2, s2.vtcr | vtcr_bits);
+	asm volatile("isb" : : : "memory");
+}
+
+/* 2: VTCR_EL2.{HA,HD,HDBSS} may be in effect as they were until a TLBI, but not after it. */
+static void caching(void)
+{
+	bool lazy = parameter_is("caching", "lazy");
+	volatile u64 *d[6];
+	u64 esr;
+	unsigned int i;
+
+	for (i = 0; i < 6; i++)
+		d[i] = page(i, CLEAN);
+	check_equal("an entry while HDBSS is on", entries_of(el1_store, PAGE(0)), 1);
+	switch_to(VTCR_HA);
+	esr = run(&guest, el1_store, PAGE(1), 5, 1, 0);
+	if (lazy)
+		check("off, before a TLBI: as if it were on", ended(esr));
+	else
+		check_equal("off: an ordinary fault", esr & (ESR_HDBSSF | 0x3f), 0x0f);
+	check_equal("entries as chosen", hdbssprod_read(), 1 + lazy);
+	check_equal("dirty as chosen", *d[1] & S2AP_W, lazy ? S2AP_W : 0);
+	tlb_flush();
+	esr = run(&guest, el1_store, PAGE(2), 5, 1, 0);
+	check_equal("off, after a TLBI: an ordinary fault", esr & (ESR_HDBSSF | 0x3f), 0x0f);
+	check_equal("no entry", hdbssprod_read(), 1 + lazy);
+
+	/* And on again: what is cached faults or dirties as if it were off. */
+	switch_to(VTCR_TRACK);
+	esr = run(&guest, el1_store, PAGE(3), 5, 1, 0);
+	if (lazy)
+		check_equal("on, before a TLBI: a fault", esr & (ESR_HDBSSF | 0x3f), 0x0f);
+	else
+		check("on: the guest ends", ended(esr));
+	check_equal("entries as chosen", hdbssprod_read(), 2);
+	tlb_flush();
+	check_equal("an entry after a TLBI", entries_of(el1_store, PAGE(4)), 1);
+	check_equal("dirty", *d[4] & S2AP_W, S2AP_W);
+}
+
+/* The same of a full buffer: without a TLBI it may refuse although HDBSS is off. */
+static void caching_full(void)
+{
+	bool lazy = parameter_is("caching", "lazy");
+	volatile u64 *d = page(0, CLEAN);
+	u64 esr;
+
+	page(1, CLEAN);
+	check_equal("an entry while HDBSS is on", entries_of(el1_store, PAGE(1)), 1);
+	hdbssprod_write(512);
+	switch_to(VTCR_HA);
+	esr = run(&guest, el1_store, PAGE(0), 5, 1, 0);
+	check_equal("HDBSSF before a TLBI, as chosen", esr & (ESR_HDBSSF | 0x3f),
+		    (lazy ? ESR_HDBSSF : 0) | 0x0f);
+	tlb_flush();
+	esr = run_on(&guest);
+	check_equal("no HDBSSF after a TLBI", esr & (ESR_HDBSSF | 0x3f), 0x0f);
+	check_equal("clean", *d & S2AP_W, 0);
+	check_equal("INDEX is kept", hdbssprod_read(), 512);
+}
+
 static const u64 nowhere, device = 0x09000000, behind = 0x00fffffffffff000ull;
 
 static const struct test tests[] = {
 	{ .name = "visibility", .run = visibility },
 	{ .name = "visibility_late", .run = visibility_late },
 	{ .name = "zero_ahead", .run = zero_ahead },
+	{ .name = "caching", .run = caching },
+	{ .name = "caching_full", .run = caching_full },
 	{ .name = "external_abort.nowhere", .run = external_abort, .argument = &nowhere },
 	{ .name = "external_abort.device", .run = external_abort, .argument = &device },
 	{ .name = "external_abort.behind_ram", .run = external_abort, .argument = &behind },

@@ -98,6 +98,7 @@ CHOICES = (
     "fsc_delay=3",
     "fsc_delay=100,visibility=dsb",
     "af_with_refusal=yes",
+    "caching=lazy",
 )
 INJECTIONS = {
     "abort,append=5,times=3": "appends",
