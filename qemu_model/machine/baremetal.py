@@ -21,6 +21,10 @@ MEMORY = 256
 """MiB; programs know where it ends."""
 FW_CFG = "opt/hdbss/conformance"
 """The fw_cfg file in which a program finds its parameters."""
+_CONSOLE_MAX = 1 << 20
+"""Bytes that a program may print: a hundred times what ours do."""
+_SUMMARY = "hdbss: PE "
+"""How the plugin's lines at the end of every run begin."""
 _TICK = 0.05
 _LAST_WORDS = 5.0
 
@@ -76,8 +80,8 @@ def run_bare(
     """Run a program until it switches the machine off; return the lines of its console.
 
     The run directory must be there and empty; console, trace and QEMU's words stay in it.
-    InfrastructureError if QEMU fails; after ``limit`` seconds the machine is ended, and
-    what the console has by then shows how far it came.
+    InfrastructureError if QEMU fails; after ``limit`` seconds, or when it prints without
+    end, the machine is ended, and what the console has by then shows how far it came.
     """
     start = time.monotonic()
     with ExitStack() as stack:
@@ -89,7 +93,11 @@ def run_bare(
         try:
             if interception is not None:
                 stops = stack.enter_context(interception.attach(files, process))
-            while process.poll() is None and time.monotonic() - start < limit:
+            while (
+                process.poll() is None
+                and time.monotonic() - start < limit
+                and _size(files.console) < _CONSOLE_MAX
+            ):
                 if stops is None:
                     with suppress(TimeoutExpired):
                         process.wait(_TICK)
@@ -106,7 +114,8 @@ def run_bare(
         if process.poll() is None:
             end_group(process)  # SIGTERM first: the plugin closes its trace
         elif process.returncode != 0:
-            words = tail(files.qemu).splitlines()
+            said = tail(files.qemu).splitlines()
+            words = [line for line in said if not line.startswith(_SUMMARY)]
             raise InfrastructureError(
                 f"QEMU ended with status {process.returncode}: {words[-1] if words else 'no words'}"
             )
@@ -114,3 +123,10 @@ def run_bare(
         return files.console.read_text("utf-8", "replace").splitlines()
     except OSError:
         return []
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -3,12 +3,15 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from qemu_model import conformance
 from qemu_model.cli import main
 from qemu_model.conformance import Findings, Request, execute
+from qemu_model.errors import InfrastructureError
 from qemu_model.ktap import Outcome
 from qemu_model.machine.cache import Cache, default_root
 from qemu_model.machine.command import Mode, RunFiles
@@ -16,6 +19,8 @@ from qemu_model.machine.progress import SilentProgress
 from qemu_model.machine.qemu import find_any_qemu
 from qemu_model.report.result import Exit
 from qemu_model.trace import Kind, read_trace
+from qemu_model.vmlinux.elf import Vmlinux
+from qemu_model.vmlinux.sites import CONFORMANCE, Role, find_sites
 from tests.plugin.conftest import Bench
 
 LEAST = 140
@@ -192,6 +197,42 @@ def test_without_the_plugin_it_fails(bench: Bench, tmp_path: Path) -> None:
     assert findings.code is Exit.DIVERGENCE
     passed = [test.name for test in findings.report.tests if test.outcome is Outcome.PASS]
     assert passed == ["vtcr.reads_as_written", "vtcr.interrupted"]
+
+
+def test_a_program_without_an_end(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(conformance._LIMITS, Mode.PARALLEL, 3.0)
+    program = bench.programs / "forever.elf"
+    findings = execute(
+        Request(), bench.qemu, program, bench.plugin, tmp_path, SilentProgress(), told="x=x"
+    )
+    assert (findings.report.planned, findings.report.tests) == (1, ())
+    assert findings.code is Exit.INFRASTRUCTURE
+    assert read_trace(RunFiles(tmp_path).trace).end == 0  # the plugin has closed it
+
+
+def test_a_qemu_that_fails(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(InfrastructureError, match=r"QEMU ended with status 1: .*nothing\.elf"):
+        execute(
+            Request(),
+            bench.qemu,
+            tmp_path / "nothing.elf",
+            bench.plugin,
+            tmp_path,
+            SilentProgress(),
+        )
+
+
+def test_the_guests_code_is_no_place_to_stop_at(bench: Bench) -> None:
+    """At EL1 the same instruction is not the PE's at EL2."""
+    elf = Vmlinux(bench.conformance)
+    sites = find_sites(elf, CONFORMANCE)
+    assert len(sites.of(Role.ERET)) == 1
+    assert len(sites.of(Role.VECTOR)) == 8
+    guest = {elf.address(f"el1_{access}_hdbssbr") for access in ("mrs", "msr")}
+    assert not guest & sites.by_address.keys()
+    assert guest <= find_sites(elf, replace(CONFORMANCE, elsewhere="none_")).by_address.keys()
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
