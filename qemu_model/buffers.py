@@ -63,7 +63,8 @@ class Why(StrEnum):
     FLUSH = "flush"
     """Just before the MSR of HDBSSPROD_EL2 that makes INDEX 0."""
     WITHDRAWN = "withdrawn"
-    """Just before the MSR of VTCR_EL2 or HDBSSBR_EL2 with which the PE has it no longer."""
+    """Just before the MSR of VTCR_EL2 or HDBSSBR_EL2 with which the PE has it no longer, if it
+    has entered a guest with it last."""
     END = "end"
     """The machine has ended, and the PE still had it."""
 

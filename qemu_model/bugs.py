@@ -98,7 +98,7 @@ BUGS: tuple[Bug, ...] = (
         "early-free",
         "switching off frees the buffers before the vCPUs have left the guest",
         "off.pending",
-        "flushed",
+        "buffer",
     ),
     _bug(
         "stale-address",

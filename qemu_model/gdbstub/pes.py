@@ -115,6 +115,7 @@ class EmulatedPe:
         self.model = PE(old.memory, old.choices, producer, injector=old.injector, number=self.index)
         self.in_guest = False
         self.refused = None
+        self.entered = (0, 0)
         if met is not None:
             self._inject(Injected(*met, 0, producer.hdbssprod, 0))
         self.record(Kind.RESET, producer.hdbssbr, producer.hdbssprod, producer.vtcr)
@@ -126,9 +127,13 @@ class EmulatedPe:
         return value & ~VTCR_HD.mask if hdbss_enabled(value) else value
 
     def withdraws(self, register: int, value: int) -> bool:
-        """Whether an MSR of ``value`` takes the buffer from the PE: HDBSS off, or another one."""
+        """Whether an MSR of ``value`` takes the buffer away with which a guest was entered.
+
+        HDBSS is switched off, or the buffer becomes another one.
+        """
         producer = self.model.producer
-        if not producer.enabled or not HDBSSBR_BADDR.get(producer.hdbssbr):
+        used = producer.enabled and producer.hdbssbr == self.entered[0]
+        if not used or not HDBSSBR_BADDR.get(producer.hdbssbr):
             return False
         if register == SysReg.VTCR_EL2:
             return not hdbss_enabled(value)

@@ -78,6 +78,14 @@ void watch_buffer(struct vcpu *vcpu, enum watch_kind kind, uint64_t pc)
 		watch(vcpu, kind, vcpu->pe.hdbssbr, pc);
 }
 
+/* Only of a buffer with which a guest was entered: without that it gave no right to anything. */
+static void watch_withdrawal(struct vcpu *vcpu, uint32_t reg, uint64_t value, uint64_t pc)
+{
+	if (vcpu->entered && vcpu->entry_hdbssbr == vcpu->pe.hdbssbr &&
+	    pe_withdraws(&vcpu->pe, reg, value))
+		watch_buffer(vcpu, WATCH_WITHDRAWN, pc);
+}
+
 static void watch_flush(struct vcpu *vcpu, enum watch_kind kind, const void *site)
 {
 	watch(vcpu, kind, vcpu->entry_hdbssbr, site_pc(site));
@@ -132,8 +140,7 @@ void on_msr_hdbss(unsigned int index, void *site)
 		vcpu->consumed = true;
 	}
 	pc = site_pc(site);
-	if (pe_withdraws(&vcpu->pe, reg, value))
-		watch_buffer(vcpu, WATCH_WITHDRAWN, pc);
+	watch_withdrawal(vcpu, reg, value, pc);
 	held = pe_write(&vcpu->pe, reg, value);
 	trace_record(interceptor.trace, TRACE_WRITE, vcpu->pe.index, 0, reg, value, held, pc);
 	if (reg == SYS_HDBSSBR_EL2 && held & HDBSSBR_BADDR)
@@ -157,8 +164,7 @@ void on_msr_vtcr(unsigned int index, void *site)
 		return;
 	vtcr_source_restore(vcpu);
 	value = reg_read_x(rt);
-	if (pe_withdraws(&vcpu->pe, SYS_VTCR_EL2, value))
-		watch_buffer(vcpu, WATCH_WITHDRAWN, site_pc(site));
+	watch_withdrawal(vcpu, SYS_VTCR_EL2, value, site_pc(site));
 	pe_write(&vcpu->pe, SYS_VTCR_EL2, value);
 	trace_record(interceptor.trace, TRACE_WRITE, vcpu->pe.index, 0, SYS_VTCR_EL2, value, value,
 		     site_pc(site));

@@ -18,7 +18,7 @@ enum watch_kind {
 	WATCH_END = 4,		/* QEMU ends */
 	WATCH_ANNOUNCED = 5,	/* after MSR HDBSSBR_EL2, BADDR is not 0 */
 	WATCH_APPENDED = 6,	/* after the first entry since the guest was entered */
-	WATCH_WITHDRAWN = 7,	/* MSR VTCR_EL2 or HDBSSBR_EL2 takes the buffer from the PE */
+	WATCH_WITHDRAWN = 7,	/* MSR VTCR_EL2 or HDBSSBR_EL2 takes the guest's buffer away */
 };
 
 /* How long a PE stands still at most, and how often that may come to nothing. */

@@ -58,6 +58,26 @@ def _off_pending(s: Script) -> None:
     s.reaches(f"entries>={s.size(6000, 3 * pages)}", "lateness<=0")
 
 
+def _off_empty(s: Script) -> None:
+    pages = s.size(512, 64)
+    s.vm(pages)
+    s.hdbss_on(0)
+    s("log", 0, "on")
+    s("snapshot", 0)
+    s("pin", "agent", cpu=0)
+    s("pin", "fifo", vcpu=0, cpu=1)
+    s.stride(pages)
+    s.harvest()
+    # The guest has dirtied its pages, and is drained: it writes to nothing any more.
+    s.payload("start", "stride", 0, pages, spin=True)
+    s("await", 0, page=pages - 1)
+    s.harvest_running()
+    s.hdbss_off()
+    s("stop", 0)
+    s.harvest()
+    s.reaches(f"entries>={pages}")
+
+
 def _off_on_again(s: Script) -> None:
     # In the small form only the smallest buffer is filled.
     counts = {order: s.size(2048, 16 if order else 520) for order in (3, 1, 0, 2)}
@@ -133,6 +153,13 @@ SCENARIOS = (
         "no drain before off, or buffers freed before the vCPUs have left the guest",
         _off_pending,
         needs=Needs(cmdline=_POISON),
+        styles=("cap",),
+    ),
+    Scenario(
+        "off.empty",
+        "HDBSS is switched off while the vCPU runs and its buffer is empty",
+        "a buffer that is freed while a vCPU could still write to it, though it does not",
+        _off_empty,
         styles=("cap",),
     ),
     Scenario(

@@ -118,20 +118,21 @@ def test_every_flush_is_told_before_its_record(bench: Bench, tmp_path: Path, mod
 def moments(trace: Trace, pe: int) -> list[tuple[Why, int, int]]:
     """(why, the first record that may follow, HDBSSBR_EL2) of each moment of a PE's buffer."""
     hdbssbr, enabled, appended, found = 0, False, False, []
+    entered: int | None = None
     for seq, kind, number, _, a, _, c, *_ in trace:
         if number != pe:
             continue
         if kind == Kind.ENTRY:
-            appended = False
+            appended, entered = False, a
         elif kind == Kind.APPEND and not appended:
             appended = True
             found.append((Why.APPENDED, seq + 1, hdbssbr))
         elif kind == Kind.RESET:
-            hdbssbr, enabled = a, hdbss_enabled(c)
+            hdbssbr, enabled, entered = a, hdbss_enabled(c), None
         elif kind == Kind.WRITE:
             off = enabled and a == SysReg.VTCR_EL2 and not hdbss_enabled(c)
             other = enabled and a == SysReg.HDBSSBR_EL2 and c != hdbssbr
-            if hdbssbr >> 12 and (off or other):
+            if hdbssbr >> 12 and hdbssbr == entered and (off or other):
                 found.append((Why.WITHDRAWN, seq, hdbssbr))
             if a == SysReg.VTCR_EL2:
                 enabled = hdbss_enabled(c)

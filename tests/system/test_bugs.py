@@ -83,6 +83,10 @@ ALSO: dict[str, tuple[tuple[str, str], ...]] = {
         ("race.put-after-exit", "lost"),
     ),
     "no-drain-before-off": (("race.off-while-running", "lost"),),
+    "early-free": (
+        *(("off.pending", "flushed"), ("off.empty", "buffer")),
+        ("race.off-while-running", "buffer"),
+    ),
     "on-before-buffer": (("race.enable-window", "programming"),),
     "hdbssf-ignored": (("flush.fault", "liveness"),),
     "no-late-buffer": (("race.vcpu-create", "programming"),),

@@ -57,8 +57,9 @@ def test_the_moments_of_a_buffer(tmp_path: Path) -> None:
             rig.stop(MSR_BR, x5=BUFFER | 1 << 60)  # the same one
             rig.stop(MSR_BR, x5=BUFFER | 2)
         rig.stop(MSR_BR, x5=0)
+    # No guest was entered with the last buffer of the first turn.
     first = [Why.ANNOUNCED, Why.APPENDED, "drain", "flush", Why.ANNOUNCED, Why.WITHDRAWN,
-             Why.ANNOUNCED, Why.WITHDRAWN]  # fmt: skip
+             Why.ANNOUNCED]  # fmt: skip
     assert [why for why, _ in listener.told] == [*first, Why.ANNOUNCED, Why.WITHDRAWN]
     writes = [r[0] for r in rig.records(Kind.WRITE) if r[4] == BR]
     (append, *_), at = rig.records(Kind.APPEND), dict(listener.told[:6])
