@@ -11,6 +11,7 @@
 #include "truth.h"
 
 #define AWAIT_STEP_NS 200000u
+#define AWAIT_OTHERS_NS 5000000000u
 
 static unsigned int nr_of(const struct op *op)
 {
@@ -97,14 +98,15 @@ void op_compare(struct vm *vm, const struct op *op, struct result *r)
 	report_set(r, nr_of(op), "changed", slot, slot->diff);
 }
 
-/* Payloads have failed, and none is left that could change a page. */
-static bool payloads_failed(struct vm *vm)
+/* Whether payloads have failed; and whether others go on. */
+static bool payloads_failed(struct vm *vm, bool *busy)
 {
-	bool failed = false, busy = false;
+	bool failed = false;
 
+	*busy = false;
 	for (unsigned int i = 0; i < NR_VCPUS; i++)
-		busy |= vcpu_busy(&vm->vcpus[i], &failed);
-	return failed && !busy;
+		*busy |= vcpu_busy(&vm->vcpus[i], &failed);
+	return failed;
 }
 
 /* Wait until a page differs from the copy: a started payload has come so far. */
@@ -113,22 +115,30 @@ void op_await(struct vm *vm, const struct op *op, struct result *r)
 	const struct slot *slot = slot_of(vm, op);
 	uint64_t page = op_value(op, "page");
 	uint64_t until = clock_ns() + op_value(op, "limit") * 1000000u;
+	bool failed = false, busy = false;
 
 	if (!slot->copy || page >= slot->pages) {
 		result_fail(r, EINVAL, slot->copy ? "no-such-page" : "no-snapshot");
 		return;
 	}
 	while (!truth_page_differs(slot->mem, page, slot->lane, slot->copy)) {
-		bool failed = payloads_failed(vm);
+		uint64_t now = clock_ns();
 
-		if (failed && truth_page_differs(slot->mem, page, slot->lane, slot->copy))
-			return;	/* that was its last deed */
-		if (failed || clock_ns() > until) {
+		if (payloads_failed(vm, &busy) && !failed) {
+			/* Others may still come to that page, but soon. */
+			failed = true;
+			if (!busy)
+				until = 0;
+			else if (until > now + AWAIT_OTHERS_NS)
+				until = now + AWAIT_OTHERS_NS;
+			continue;	/* to come so far may have been its last deed */
+		}
+		if (now > until) {
 			result_fail(r, failed ? ECANCELED : ETIMEDOUT,
 				    failed ? "payload-failed" : "page-unchanged");
 			return;
 		}
-		clock_sleep_until(clock_ns() + AWAIT_STEP_NS);
+		clock_sleep_until(now + AWAIT_STEP_NS);
 	}
 }
 
