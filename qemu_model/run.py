@@ -25,7 +25,7 @@ from qemu_model.channel import parse as parse_channel
 from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.flushes import NO_FLUSHES, FlushLog, read_flushes
 from qemu_model.model.choices import BEST, Choices, choose
-from qemu_model.model.injection import Injection
+from qemu_model.model.injection import AT_APPENDS, Injection
 from qemu_model.model.injection import parse as parse_injection
 from qemu_model.program import Program, parse
 from qemu_model.trace import Kind, Trace, describe, read_trace
@@ -87,10 +87,12 @@ class Run:
         page = ipa & _PAGE_MASK
         last: deque[str] = deque(maxlen=_SHOWN_RECORDS)
         for record in self.trace:
-            if record[1] in (Kind.APPEND, Kind.REFUSE):
-                if record[4] & _PAGE_MASK == page:
-                    last.append(describe(record))
-            elif record[1] == Kind.EXIT and record[6] << 8 & _PAGE_MASK == page:
+            _, kind, _, _, a, b, c, *_ = record
+            if (
+                (kind in (Kind.APPEND, Kind.REFUSE, Kind.LOST) and a & _PAGE_MASK == page)
+                or (kind == Kind.INJECT and a in AT_APPENDS and b & _PAGE_MASK == page)
+                or (kind == Kind.EXIT and c << 8 & _PAGE_MASK == page)
+            ):
                 last.append(describe(record))
         return tuple(last)
 

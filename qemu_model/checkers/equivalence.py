@@ -62,6 +62,7 @@ from qemu_model.checkers.difference import Difference, Key, as_counts, in_order
 from qemu_model.checkers.side import Side
 from qemu_model.checkers.stretches import Kind, Stretch, cut
 from qemu_model.errors import InfrastructureError, UsageError
+from qemu_model.model.injection import AT_APPENDS
 from qemu_model.model.injection import What as Injected
 from qemu_model.program import Operation
 from qemu_model.run import Run
@@ -70,7 +71,6 @@ from qemu_model.trace import Kind as RecordKind
 
 REGISTERS = (SysReg.HDBSSBR_EL2, SysReg.HDBSSPROD_EL2, SysReg.VTCR_EL2)
 _KERNELS_FAULT = (Anomaly.BUFFER_OUTSIDE_RAM, Anomaly.RESERVED_SZ)
-_AT_APPENDS = frozenset((Injected.ABORT, Injected.GPF, Injected.CAS_LOST, Injected.FILL))
 _PAGES_MAX = 1 << 22
 """Pages that one line can tell of: a few bytes could name any number."""
 _HDBSSF = syndrome.HDBSSF.mask
@@ -231,7 +231,7 @@ def _injections(stretch: Stretch, sides: tuple[Side, Side]) -> Iterator[Differen
 
 def _injected(stretch: Stretch, side: Side) -> Iterator[tuple[Key, int]]:
     for seq, _, _, _, what, ipa, number, *_ in side.of(RecordKind.INJECT, stretch):
-        if what in _AT_APPENDS:
+        if what in AT_APPENDS:
             yield (Injected(what).word, number, ipa), seq
 
 

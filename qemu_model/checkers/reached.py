@@ -9,6 +9,15 @@ from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
 from qemu_model.run import Run
 
+_SAYS = {
+    "entries": "the PEs appended {} entries",
+    "refusals": "the PEs refused {} accesses",
+    "lateness": "pages were reported up to {} reads of the log too late",
+    "spurious": "{} pages were reported that had not changed",
+    "faults": "{} writes of entries have failed",
+    "injections": "{} injections have met their event",
+}
+
 
 def check(run: Run, history: History) -> list[Divergence]:
     """One divergence for each ``reach`` condition of the program that does not hold.
@@ -23,10 +32,11 @@ def check(run: Run, history: History) -> list[Divergence]:
     for condition in run.program.reach:
         value = figures.get(condition.what)
         if value is None or not condition.holds(value):
+            says = _SAYS.get(condition.what, f"{condition.what} is {{}}")
             found.append(
                 Divergence(
                     checker="reached",
-                    summary=f"the scenario demands {condition}",
+                    summary=f"{says.format(value)}; the scenario demands {condition}",
                     rule="the scenario's own condition, see its first lines in program.txt",
                     required=str(condition),
                     seen=f"{condition.what} is {value}",

@@ -72,6 +72,8 @@ _EVENTS = {
     What.INDEX: Event.ENTRY,
     What.UNKNOWN: Event.RESET,
 }
+AT_APPENDS = frozenset(what for what, event in _EVENTS.items() if event is Event.APPEND)
+"""Those that meet an append, and so have an IPA."""
 _WORDS = {what.word: what for what in What}
 _LIMITS = {
     "at": (1, _MASK),

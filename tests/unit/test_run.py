@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from qemu_model.buffers import BufferLog
 from qemu_model.errors import UsageError
 from qemu_model.flushes import FlushLog, other_line
+from qemu_model.model.injection import What
 from qemu_model.run import About, load
 from qemu_model.trace import Kind
 from tests.unit.checkers.factory import (
@@ -208,11 +209,14 @@ def test_the_records_about_a_page() -> None:
             leave(),
             event(Kind.EXIT, 0x93C0_8047, 0, hpfar),
             event(Kind.REFUSE, GPA + 5 * 4096 + 8, 0x93C0_8047),
+            event(Kind.INJECT, What.ABORT, GPA + 5 * 4096),
+            event(Kind.INJECT, What.S1PTW, GPA + 5 * 4096),
+            event(Kind.LOST, GPA + 5 * 4096),
             event(Kind.WRITE, GPA + 5 * 4096),
         ],
     )
     about = run.records_about(GPA + 5 * 4096 + 0x123)
-    assert [text.split()[3] for text in about] == ["APPEND", "EXIT", "REFUSE"]
+    assert [text.split()[3] for text in about] == ["APPEND", "EXIT", "REFUSE", "INJECT", "LOST"]
     assert about[0].startswith("#2 PE 0")
     assert len(run.records_about(GPA + 6 * 4096)) == 1
     assert run.records_about(GPA + 7 * 4096) == ()
