@@ -45,6 +45,14 @@ def _bug(name: str, wrong: str, scenario: str, checker: str, choices: str = "") 
     return Bug(name, wrong, (Attempt(scenario, checker, choices=choices),))
 
 
+def _missing_barrier(name: str, wrong: str) -> Bug:
+    # An interrupt between exit and drain brings barriers of its own. On a busy host there is
+    # always one, but for deterministic time.
+    modes = Mode.DETERMINISTIC, Mode.PARALLEL
+    attempts = (Attempt("bitmap.random", "barriers", mode, "visibility=dsb") for mode in modes)
+    return Bug(name, wrong, tuple(attempts))
+
+
 BUGS: tuple[Bug, ...] = (
     Bug(
         "on-before-buffer",
@@ -67,20 +75,8 @@ BUGS: tuple[Bug, ...] = (
         "on.running",
         "programming",
     ),
-    _bug(
-        "no-dsb",
-        "a drain reads the entries without a DSB",
-        "bitmap.random",
-        "barriers",
-        "visibility=dsb",
-    ),
-    _bug(
-        "no-isb",
-        "a drain reads INDEX without an ISB",
-        "bitmap.random",
-        "barriers",
-        "visibility=dsb",
-    ),
+    _missing_barrier("no-dsb", "a drain reads the entries without a DSB"),
+    _missing_barrier("no-isb", "a drain reads INDEX without an ISB"),
     _bug("no-flush-at-put", "vcpu_put does not drain the buffer", "flush.put", "flushed"),
     _bug(
         "no-flush-on-request",
@@ -187,7 +183,11 @@ BUGS: tuple[Bug, ...] = (
         "no-drain-at-move",
         "a memslot is deleted or moved with entries for it pending",
         # A matter of time: they are drained by the next exit, or never.
-        (Attempt("slot.move", "lost"), Attempt("slot.move", "reached")),
+        (
+            Attempt("slot.move", "lost", Mode.DETERMINISTIC),
+            Attempt("slot.move", "lost"),
+            Attempt("slot.move", "reached"),
+        ),
     ),
 )
 """In the order in which such code is written: on, flushes, off, buffers, entries, aborts."""

@@ -52,12 +52,13 @@ class Hunt:
 
 
 def attempts(bug: Bug) -> Iterator[Attempt]:
-    """Where to look first, then the rest of the catalogue."""
+    """Where to look first, then the rest of the catalogue, with the same choices."""
     yield from bug.attempts
+    choices = bug.attempts[0].choices
     for scenario in SCENARIOS:
         tried = any((a.scenario, a.mode) == (scenario.name, Mode.PARALLEL) for a in bug.attempts)
         if not scenario.holds and not tried:
-            yield Attempt(scenario.name)
+            yield Attempt(scenario.name, choices=choices)
 
 
 def hunt(bug: Bug, prepare: Prepare, progress: Progress) -> Hunt:
