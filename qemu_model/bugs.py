@@ -157,7 +157,7 @@ BUGS: tuple[Bug, ...] = (
     _bug(
         "ha-cleared",
         "switching off clears VTCR_EL2.HA too",
-        "off.on-again",
+        "off.empty",
         "programming",
     ),
     _bug(
