@@ -45,7 +45,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from qemu_model.errors import UsageError
+from qemu_model import watchlog
 from qemu_model.pages import Ranges, format_ranges, parse_ranges
 
 VERSION = 1
@@ -129,49 +129,14 @@ def look_line(look: BufferLook) -> str:
     return json.dumps(content) + "\n"
 
 
-def other_line(**content: object) -> str:
-    """Any other line, with its end of line."""
-    return json.dumps(content) + "\n"
-
-
 def read_buffers(path: Path) -> BufferLog:
     """Read a buffers.jsonl; raises UsageError when it is missing, foreign or damaged."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; the run directory is incomplete") from error
-    try:
-        return _parse([json.loads(line) for line in lines])
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
-        raise UsageError(f"{path}: {error!r}; not a record of buffers of this bench") from error
+    return watchlog.read(path, "buffers", _parse)
 
 
 def _parse(lines: list[dict[str, Any]]) -> BufferLog:
-    head = lines[0]
-    if head["version"] != VERSION:
-        raise ValueError(f"version {head['version']}; this hdbss reads version {VERSION}")
-    looks: list[BufferLook] = []
-    late: set[int] = set()
-    absent, cut = "", True
-    for line in lines[1:]:
-        if "look" in line:
-            looks.append(_look(line))
-        elif "late" in line:
-            late.add(int(line["late"]))
-        elif "unusable" in line:
-            absent = absent or str(line["unusable"])
-        elif "end" in line:
-            cut = int(line["end"]) != len(looks)
-        else:
-            raise ValueError(f"a line with {sorted(line)[:3]}")
-    return BufferLog(tuple(looks), frozenset(late), int(head["page_shift"]), absent, cut)
+    log = watchlog.take_apart(lines, VERSION, "look", _look)
+    return BufferLog(log.records, log.late, int(log.head["page_shift"]), log.absent, log.cut)
 
 
 def _look(line: dict[str, Any]) -> BufferLook:

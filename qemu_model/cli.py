@@ -94,8 +94,7 @@ def parser() -> argparse.ArgumentParser:
         help="the function at whose return a flush of an HDBSS buffer has reached the dirty "
         "bitmaps; default: when HDBSSPROD_EL2.INDEX becomes 0",
     )
-    machine.add_argument("--qemu", type=Path, help="the qemu-system-aarch64 to use")
-    machine.add_argument("--seed", type=_number(0, (1 << 64) - 1), default=1, metavar="S")
+    _add_machine(machine)
     machine.add_argument(
         "--choices",
         default="",
@@ -110,7 +109,6 @@ def parser() -> argparse.ArgumentParser:
         help="what is to go wrong, and when: abort, gpf, cas-lost, fill, s1ptw, fetch, index=V, "
         "unknown; may be repeated",
     )
-    machine.add_argument("--keep", type=Path, metavar="DIR", help="keep the run directories in DIR")
 
     run = commands.add_parser("run", parents=[machine], help="run scenarios and judge them")
     run.add_argument("names", nargs="*", metavar="NAME", help="scenarios or globs; default: all")
@@ -155,14 +153,19 @@ def parser() -> argparse.ArgumentParser:
     seeded.add_argument("names", nargs="*", metavar="NAME", help="bugs or globs; default: all")
     seeded.add_argument("--list", action="store_true", help="print them, run nothing")
     seeded.add_argument("--jobs", type=_number(1, _JOBS_MAX), default=1, metavar="N")
-    seeded.add_argument("--seed", type=_number(0, (1 << 64) - 1), default=1, metavar="S")
-    seeded.add_argument("--qemu", type=Path, help="the qemu-system-aarch64 to use")
-    seeded.add_argument("--keep", type=Path, metavar="DIR", help="keep the run directories in DIR")
+    _add_machine(seeded)
     seeded.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
 
     commands.add_parser("bench", help="what the bench itself costs, as ratios")
     _add_conformance(commands)
     return top
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    """The options of everything that starts machines."""
+    parser.add_argument("--qemu", type=Path, help="the qemu-system-aarch64 to use")
+    parser.add_argument("--seed", type=_number(0, (1 << 64) - 1), default=1, metavar="S")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the run directories in DIR")
 
 
 def _add_conformance(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -178,7 +181,6 @@ def _add_conformance(commands: "argparse._SubParsersAction[argparse.ArgumentPars
         metavar="N",
         help="PEs of the machine",
     )
-    bare.add_argument("--seed", type=_number(0, (1 << 64) - 1), default=1, metavar="S")
     bare.add_argument(
         "--choices",
         default="",
@@ -190,9 +192,8 @@ def _add_conformance(commands: "argparse._SubParsersAction[argparse.ArgumentPars
         metavar="WHAT[,KEY=VALUE..]",
         help="what is to go wrong in the tests of the group inject, which are told",
     )
-    bare.add_argument("--qemu", type=Path, help="the qemu-system-aarch64 to use")
+    _add_machine(bare)
     bare.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
-    bare.add_argument("--keep", type=Path, metavar="DIR", help="keep the run directory in DIR")
 
 
 def _say(line: str) -> None:

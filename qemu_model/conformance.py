@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -28,6 +27,7 @@ from qemu_model.machine.progress import Progress
 from qemu_model.machine.qemu import Qemu, find_any_qemu, find_qemu
 from qemu_model.model.choices import Choices, choose
 from qemu_model.model.injection import Event, Injection, parse
+from qemu_model.report.json import put
 from qemu_model.report.result import Exit
 from qemu_model.report.text import printable
 from qemu_model.trace import read_trace
@@ -211,15 +211,6 @@ def document(request: Request, findings: Findings | None) -> dict[str, object]:
     return about
 
 
-def _write(path: Path, content: dict[str, object]) -> None:
-    try:
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise UsageError(f"--json {path}: {error.strerror}") from error
-
-
 def run(request: Request, store: Cache, progress: Progress, say: Callable[[str], None]) -> Exit:
     """Run the conformance program and print its KTAP report; returns the exit code.
 
@@ -234,7 +225,7 @@ def run(request: Request, store: Cache, progress: Progress, say: Callable[[str],
         injection_for(request.inject, choices, request.seed)
     if request.json is not None:
         # A path that cannot be written is told first; until the end it says "not complete".
-        _write(request.json, document(request, None))
+        put(request.json, document(request, None))
     program = images.conformance(store, progress)
     plugin: Path | None = None
     if request.mode is Mode.GDB:
@@ -254,7 +245,7 @@ def run(request: Request, store: Cache, progress: Progress, say: Callable[[str],
     for line in _summary(request, findings, qemu):
         say(f"# {printable(line)}")
     if request.json is not None:
-        _write(request.json, document(request, findings))
+        put(request.json, document(request, findings))
     code = findings.code
     if code is Exit.INFRASTRUCTURE:
         planned = findings.report.planned

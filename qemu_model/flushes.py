@@ -50,14 +50,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from qemu_model.errors import UsageError
+from qemu_model import watchlog
 from qemu_model.pages import Ranges, format_ranges, parse_ranges
 
 VERSION = 1
 ENTRIES_MAX = 1 << 18
 """A buffer of the largest size."""
-_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What reading a file raises that is none of ours."""
 _WORD = (1 << 64) - 1
 
 
@@ -159,56 +157,21 @@ def flush_line(flush: Flush) -> str:
     return json.dumps(content) + "\n"
 
 
-def other_line(**content: object) -> str:
-    """Any other line, with its end of line."""
-    return json.dumps(content) + "\n"
-
-
 def read_flushes(path: Path) -> FlushLog:
     """Read a flushes.jsonl; raises UsageError when it is missing, foreign or damaged."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; the run directory is incomplete") from error
-    try:
-        return _parse([json.loads(line) for line in lines])
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
-        raise UsageError(f"{path}: {error!r}; not a record of flushes of this bench") from error
+    return watchlog.read(path, "flushes", _parse)
 
 
 def _parse(lines: list[dict[str, Any]]) -> FlushLog:
-    head = lines[0]
-    if head["version"] != VERSION:
-        raise ValueError(f"version {head['version']}; this hdbss reads version {VERSION}")
-    flushes: list[Flush] = []
-    late: set[int] = set()
-    absent, cut = "", True
-    for line in lines[1:]:
-        if "flush" in line:
-            flushes.append(_flush(line))
-        elif "late" in line:
-            late.add(int(line["late"]))
-        elif "unusable" in line:
-            absent = absent or str(line["unusable"])
-        elif "end" in line:
-            cut = int(line["end"]) != len(flushes)
-        else:
-            raise ValueError(f"a line with {sorted(line)[:3]}")
-    symbol = head["symbol"]
+    log = watchlog.take_apart(lines, VERSION, "flush", _flush)
+    symbol = log.head["symbol"]
     return FlushLog(
-        tuple(flushes),
-        frozenset(late),
-        int(head["page_shift"]),
+        log.records,
+        log.late,
+        int(log.head["page_shift"]),
         None if symbol is None else str(symbol),
-        absent,
-        cut,
+        log.absent,
+        log.cut,
     )
 
 

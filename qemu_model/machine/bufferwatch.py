@@ -10,17 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from qemu_model.arch.registers import hdbss_base, hdbss_capacity, sz_reserved
-from qemu_model.buffers import VERSION, BufferLook, Why, look_line, other_line
-from qemu_model.errors import InfrastructureError
-from qemu_model.machine.cache import file_trouble
+from qemu_model.arch.registers import ENTRY_BYTES, hdbss_base, hdbss_capacity, sz_reserved
+from qemu_model.buffers import VERSION, BufferLook, Why, look_line
 from qemu_model.machine.flushwatch import FlushPlan, Stop
+from qemu_model.machine.watchfile import WatchFile
 from qemu_model.vmlinux.memory import KernelMemory, Ram, Unreadable
 from qemu_model.vmlinux.structpage import StructPages
 
 BYTES_MAX = 128 << 20
 """Size of buffers.jsonl at which looking ends: a kernel may write registers for ever."""
-_ENTRY = 8
 
 
 class BufferWatcher:
@@ -32,23 +30,17 @@ class BufferWatcher:
 
     def __init__(self, plan: FlushPlan, ram: Path, out: Path) -> None:
         self._kernel = plan.kernel
-        self._ram_path, self._out_path = ram, out
+        self._ram_path = ram
         self._ram: Ram | None = None
         self._pages: StructPages | None = None
         self._holds: dict[int, Stop] = {}
         """By PE: where the buffer was announced that it has now."""
         self._count = 0
-        self._bytes = 0
-        self._usable = True
         self._last = 0
         """The number of the last call's look, 0 if it made none."""
-        try:
-            self._out = out.open("w", encoding="ascii")
-        except OSError as error:
-            raise file_trouble("write", out, error) from error
-        self._write(other_line(version=VERSION, page_shift=self._kernel.page_shift))
+        self._out = WatchFile(out, version=VERSION, page_shift=self._kernel.page_shift)
         if self._kernel.pages is None:
-            self._give_up(self._kernel.no_pages)
+            self._out.give_up(self._kernel.no_pages)
 
     def look(self, why: Why, stop: Stop) -> None:
         """Look at the buffer of ``stop.hdbssbr``."""
@@ -57,18 +49,17 @@ class BufferWatcher:
             self._holds[stop.pe] = stop
         elif why is Why.WITHDRAWN:
             self._holds.pop(stop.pe, None)
-        if self._usable and self._bytes > BYTES_MAX:
-            self._give_up(f"{self._out_path.name} has more than {BYTES_MAX >> 20} MiB")
-        if not self._usable:
+        self._out.bound(BYTES_MAX)
+        if not self._out.usable:
             return
         self._count += 1
         self._last = self._count
-        self._write(look_line(self._look(why, stop)))
+        self._out.write(look_line(self._look(why, stop)))
 
     def late(self) -> None:
         """The last call came too late: the PE had not waited for its end."""
         if self._last:
-            self._write(other_line(late=self._last))
+            self._out.other(late=self._last)
         self._last = 0
 
     def close(self) -> None:
@@ -76,8 +67,7 @@ class BufferWatcher:
         for stop in tuple(self._holds.values()):
             self.look(Why.END, stop)
         self._holds.clear()
-        self._write(other_line(end=self._count))
-        self._out.close()
+        self._out.close(self._count)
         if self._ram is not None:
             self._ram.close()
 
@@ -90,7 +80,7 @@ class BufferWatcher:
         )  # fmt: skip
         if sz_reserved(stop.hdbssbr):
             return replace(found, error=f"HDBSSBR_EL2={stop.hdbssbr:#x} has a reserved SZ")
-        end = base + _ENTRY * hdbss_capacity(stop.hdbssbr)
+        end = base + ENTRY_BYTES * hdbss_capacity(stop.hdbssbr)
         found = replace(found, frames=(end - 1 >> shift) + 1 - found.first)
         try:
             pages = self._struct_pages()
@@ -113,13 +103,3 @@ class BufferWatcher:
             memory = KernelMemory(self._ram, self._kernel)
             self._pages = StructPages(memory, self._kernel.pages, self._kernel.page_shift)
         return self._pages
-
-    def _give_up(self, why: str) -> None:
-        self._usable = False
-        self._write(other_line(unusable=why))
-
-    def _write(self, line: str) -> None:
-        try:
-            self._bytes += self._out.write(line)
-        except (OSError, ValueError) as error:
-            raise InfrastructureError(f"cannot write {self._out_path}: {error}") from error

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qemu_model.arch.registers import HDBSSPROD_INDEX, hdbss_base, hdbss_capacity, sz_reserved
-from qemu_model.errors import InfrastructureError
-from qemu_model.flushes import VERSION, Flush, flush_line, other_line, ranges_of
-from qemu_model.machine.cache import file_trouble
+from qemu_model.flushes import VERSION, Flush, flush_line, ranges_of
+from qemu_model.machine.watchfile import WatchFile
 from qemu_model.pages import Ranges
 from qemu_model.vmlinux.kernelmap import KernelMap
 from qemu_model.vmlinux.kvm import Kvm, MemSlot
@@ -94,21 +93,14 @@ class FlushWatcher:
     def __init__(self, plan: FlushPlan, ram: Path, out: Path) -> None:
         self._plan = plan
         self._ram_path = ram
-        self._out_path = out
         self._ram: Ram | None = None
         self._kvm: Kvm | None = None
         self._pes: dict[int, _Pe] = {}
         self._count = 0
-        self._bytes = 0
-        self._usable = True
         self._last: int | _Pe | None = None
         """The last call: the number of the flush, or whose beginning was noted."""
-        try:
-            self._out = out.open("w", encoding="ascii")
-        except OSError as error:
-            raise file_trouble("write", out, error) from error
         shift = plan.kernel.page_shift
-        self._write(other_line(version=VERSION, page_shift=shift, symbol=plan.symbol))
+        self._out = WatchFile(out, version=VERSION, page_shift=shift, symbol=plan.symbol)
 
     def drain_begins(self, stop: Stop) -> None:
         """MRS of HDBSSPROD_EL2 with INDEX not 0: note the entries, and their bits before."""
@@ -170,7 +162,7 @@ class FlushWatcher:
             if self._last.noted is not None:
                 self._last.noted = replace(self._last.noted, late=True)
         elif self._last is not None:
-            self._write(other_line(late=self._last))
+            self._out.other(late=self._last)
         self._last = None
 
     def close(self) -> None:
@@ -178,29 +170,23 @@ class FlushWatcher:
         for pe in self._pes.values():
             for taken in pe.taken:
                 why = f"{self._plan.symbol} did not return after it"
-                self._write(flush_line(replace(taken.flush, before=(), error=why)))
+                self._out.write(flush_line(replace(taken.flush, before=(), error=why)))
             pe.taken.clear()
-        self._write(other_line(end=self._count))
-        self._out.close()
+        self._out.close(self._count)
         if self._ram is not None:
             self._ram.close()
 
     def _ready(self) -> bool:
         """Whether memory can be read; the first call finds out, and writes down if not."""
-        if self._usable and self._kvm is None:
+        if self._out.usable and self._kvm is None:
             try:
                 self._ram = Ram(self._ram_path)
                 memory = KernelMemory(self._ram, self._plan.kernel)
                 self._kvm = Kvm(memory, self._plan.kernel)
             except Unreadable as error:
-                self._give_up(str(error))
-        if self._usable and self._bytes > BYTES_MAX:
-            self._give_up(f"{self._out_path.name} has more than {BYTES_MAX >> 20} MiB")
-        return self._usable
-
-    def _give_up(self, why: str) -> None:
-        self._usable = False
-        self._write(other_line(unusable=why))
+                self._out.give_up(str(error))
+        self._out.bound(BYTES_MAX)
+        return self._out.usable
 
     def _buffer(self, stop: Stop) -> tuple[int, tuple[int, ...], str]:
         """Base and entries below INDEX; an error where the buffer is not in RAM."""
@@ -244,13 +230,7 @@ class FlushWatcher:
                     )
             except Unreadable as error:
                 done = replace(done, before=(), error=str(error))
-            self._write(flush_line(done))
+            self._out.write(flush_line(done))
             if taken.late:
-                self._write(other_line(late=done.number))
+                self._out.other(late=done.number)
         pe.taken.clear()
-
-    def _write(self, line: str) -> None:
-        try:
-            self._bytes += self._out.write(line)
-        except (OSError, ValueError) as error:
-            raise InfrastructureError(f"cannot write {self._out_path}: {error}") from error

@@ -9,11 +9,10 @@ with all of them) and
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from qemu_model.hunt import Hunt
-from qemu_model.report.json import VERSION, put
+from qemu_model.report.json import VERSION, plain, put
 from qemu_model.report.result import Result
 from qemu_model.report.text import columns, printable
 
@@ -51,10 +50,6 @@ def _found_by(hunt: Hunt) -> str:
     return ", ".join(word for word in words if word)
 
 
-def _result(result: Result) -> dict[str, object]:
-    return asdict(result) | {"verdict": result.verdict}
-
-
 def _hunt(hunt: Hunt) -> dict[str, object]:
     found, finding = hunt.found, hunt.finding
     return {
@@ -69,7 +64,7 @@ def _hunt(hunt: Hunt) -> dict[str, object]:
         "command": found.command if found else None,
         "directory": found.directory if found else None,
         "seconds": hunt.seconds,
-        "runs": [_result(run) for run in hunt.runs],
+        "runs": [plain(run) for run in hunt.runs],
     }
 
 
@@ -82,6 +77,6 @@ def write(
         "complete": complete,
         "exit": code,
         "bugs": [_hunt(hunt) for hunt in hunts],
-        "control": [_result(result) for result in controls],
+        "control": [plain(result) for result in controls],
     }
     put(path, document)

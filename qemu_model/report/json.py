@@ -24,8 +24,13 @@ def document(results: Sequence[Result], code: int, complete: bool = True) -> dic
         "version": VERSION,
         "complete": complete,
         "exit": code,
-        "results": [asdict(result) | {"verdict": result.verdict} for result in results],
+        "results": [plain(result) for result in results],
     }
+
+
+def plain(result: Result) -> dict[str, object]:
+    """One result as plain data."""
+    return asdict(result) | {"verdict": result.verdict}
 
 
 def write(path: Path, results: Sequence[Result], code: int, complete: bool = True) -> None:

@@ -33,16 +33,21 @@ def _on_running(s: Script) -> None:
     s.reaches(f"entries>={2 * pages}")
 
 
-def _off_pending(s: Script) -> None:
-    pages = s.size(2048, 64)
+def _mapped(s: Script, pages: int, order: int) -> None:
+    """A logged slot with HDBSS on, whose pages the guest has stored to once."""
     s.vm(pages)
-    s.hdbss_on(5)
+    s.hdbss_on(order)
     s("log", 0, "on")
     s("snapshot", 0)
     s("pin", "agent", cpu=0)
     s("pin", "fifo", vcpu=0, cpu=1)
     s.stride(pages)
     s.harvest()
+
+
+def _off_pending(s: Script) -> None:
+    pages = s.size(2048, 64)
+    _mapped(s, pages, 5)
     for _ in range(4):
         # The guest has dirtied its pages and spins on the same ones: no reason to exit.
         s.payload("start", "stride", 0, pages, loops=0)
@@ -60,14 +65,7 @@ def _off_pending(s: Script) -> None:
 
 def _off_empty(s: Script) -> None:
     pages = s.size(512, 64)
-    s.vm(pages)
-    s.hdbss_on(0)
-    s("log", 0, "on")
-    s("snapshot", 0)
-    s("pin", "agent", cpu=0)
-    s("pin", "fifo", vcpu=0, cpu=1)
-    s.stride(pages)
-    s.harvest()
+    _mapped(s, pages, 0)
     # The guest has dirtied its pages, and is drained: it writes to nothing any more.
     s.payload("start", "stride", 0, pages, spin=True)
     s("await", 0, page=pages - 1)

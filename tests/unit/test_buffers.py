@@ -14,10 +14,10 @@ from qemu_model.buffers import (
     PageRun,
     Why,
     look_line,
-    other_line,
     read_buffers,
 )
 from qemu_model.errors import UsageError
+from qemu_model.watchlog import other_line
 
 HEAD = other_line(version=1, page_shift=12)
 LOOK = BufferLook(

@@ -16,11 +16,11 @@ from qemu_model.flushes import (
     FlushLog,
     flush_line,
     format_entries,
-    other_line,
     parse_entries,
     ranges_of,
     read_flushes,
 )
+from qemu_model.watchlog import other_line
 
 HEAD = other_line(version=1, page_shift=12, symbol=None)
 FLUSH = Flush(

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from qemu_model.buffers import BufferLog
 from qemu_model.errors import UsageError
-from qemu_model.flushes import FlushLog, other_line
+from qemu_model.flushes import FlushLog
 from qemu_model.model.injection import What
 from qemu_model.run import About, load
 from qemu_model.trace import Kind
+from qemu_model.watchlog import other_line
 from tests.unit.checkers.factory import (
     GPA,
     append,

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What flushes.jsonl and buffers.jsonl have in common: JSON, an object on each line.
+
+The first line has the version.  Then come the records, each with a number under its key,
+and lines of three other kinds: ``{"late": N}``, ``{"unusable": "why"}``, ``{"end": N}``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from qemu_model.errors import UsageError
+
+T = TypeVar("T")
+Line = dict[str, Any]
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a file raises that is none of ours."""
+
+
+@dataclass(frozen=True)
+class Lines(Generic[T]):
+    """A log taken apart; ``absent`` is the first line ``unusable``."""
+
+    head: Line
+    records: tuple[T, ...]
+    late: frozenset[int]
+    absent: str
+    cut: bool
+    """Whether the line ``end`` is missing, or names another number of records."""
+
+
+def other_line(**content: object) -> str:
+    """Any line but a record, with its end of line."""
+    return json.dumps(content) + "\n"
+
+
+def read(path: Path, what: str, parse: Callable[[list[Line]], T]) -> T:
+    """What ``parse`` makes of the lines; UsageError when the file is missing or damaged.
+
+    Raises UsageError for whatever ``parse`` raises when it meets what it does not expect.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; the run directory is incomplete") from error
+    try:
+        return parse([json.loads(line) for line in lines])
+    except _DAMAGE as error:
+        raise UsageError(f"{path}: {error!r}; not a record of {what} of this bench") from error
+
+
+def take_apart(lines: list[Line], version: int, key: str, record: Callable[[Line], T]) -> Lines[T]:
+    """Sort the lines of a log whose records have a number under ``key``.
+
+    Raises what a damaged log leads to, ValueError among it; ``read`` is for that.
+    """
+    head = lines[0]
+    if head["version"] != version:
+        raise ValueError(f"version {head['version']}; this hdbss reads version {version}")
+    records: list[T] = []
+    late: set[int] = set()
+    absent, cut = "", True
+    for line in lines[1:]:
+        if key in line:
+            records.append(record(line))
+        elif "late" in line:
+            late.add(int(line["late"]))
+        elif "unusable" in line:
+            absent = absent or str(line["unusable"])
+        elif "end" in line:
+            cut = int(line["end"]) != len(records)
+        else:
+            raise ValueError(f"a line with {sorted(line)[:3]}")
+    return Lines(head, tuple(records), frozenset(late), absent, cut)
