@@ -31,6 +31,8 @@
  *	compare S			and bring the copy up to date
  *	await S page=P [limit=MS]	until that page differs from the copy; ECANCELED when
  *					payloads have failed and none goes on
+ *					After a limit that ran out, the next ones are
+ *					half a second at most, until the guest has got on.
  *	precopy S			copy all to a destination
  *	precopy-round S			get, clear in the manual modes, copy those pages
  *	precopy-final S			the same, then compare destination and source

@@ -114,7 +114,7 @@ void op_await(struct vm *vm, const struct op *op, struct result *r)
 {
 	const struct slot *slot = slot_of(vm, op);
 	uint64_t page = op_value(op, "page");
-	uint64_t until = clock_ns() + op_value(op, "limit") * 1000000u;
+	uint64_t until = clock_ns() + vm_patience(vm, op_value(op, "limit")) * 1000000u;
 	bool failed = false, busy = false;
 
 	if (!slot->copy || page >= slot->pages) {
@@ -134,12 +134,14 @@ void op_await(struct vm *vm, const struct op *op, struct result *r)
 			continue;	/* to come so far may have been its last deed */
 		}
 		if (now > until) {
+			vm->stuck |= !failed;
 			result_fail(r, failed ? ECANCELED : ETIMEDOUT,
 				    failed ? "payload-failed" : "page-unchanged");
 			return;
 		}
 		clock_sleep_until(now + AWAIT_STEP_NS);
 	}
+	vm->stuck = false;
 }
 
 void op_precopy(struct vm *vm, const struct op *op, struct result *r)

@@ -106,12 +106,15 @@ static void report_outcome(struct result *r, const struct outcome *o)
 		result_add(r, " far=%#" PRIx64 " elr=%#" PRIx64, o->far, o->elr);
 }
 
-static void collect(struct result *r, int ret, const struct outcome *o)
+static void collect(struct vm *vm, struct result *r, int ret, const struct outcome *o)
 {
-	if (ret < 0)
+	if (ret < 0) {
 		result_fail(r, errno, r->error);
-	else
-		report_outcome(r, o);
+		return;
+	}
+	if (o->exit == EXIT_TIMEOUT || o->exit == EXIT_DOOR)
+		vm->stuck = o->exit == EXIT_TIMEOUT;
+	report_outcome(r, o);
 }
 
 void op_run(struct vm *vm, const struct op *op, struct result *r)
@@ -120,7 +123,8 @@ void op_run(struct vm *vm, const struct op *op, struct result *r)
 	struct vcpu *v = vcpu_of(vm, op);
 
 	if (start_payload(vm, op, r) == 0)
-		collect(r, vcpu_wait(v, op_value(op, "limit"), &o, &r->error), &o);
+		collect(vm, r, vcpu_wait(v, vm_patience(vm, op_value(op, "limit")), &o, &r->error),
+			&o);
 }
 
 void op_start(struct vm *vm, const struct op *op, struct result *r)
@@ -135,7 +139,7 @@ void op_wait(struct vm *vm, const struct op *op, struct result *r)
 	/* Without a limit of its own, the one of `start`. */
 	uint64_t limit = op_given(op, "limit") ? op_value(op, "limit") : v->limit_ms;
 
-	collect(r, vcpu_wait(v, limit, &o, &r->error), &o);
+	collect(vm, r, vcpu_wait(v, vm_patience(vm, limit), &o, &r->error), &o);
 }
 
 void op_stop(struct vm *vm, const struct op *op, struct result *r)
@@ -143,5 +147,5 @@ void op_stop(struct vm *vm, const struct op *op, struct result *r)
 	struct outcome o;
 	struct vcpu *v = vcpu_of(vm, op);
 
-	collect(r, vcpu_stop(v, &o, &r->error), &o);
+	collect(vm, r, vcpu_stop(v, &o, &r->error), &o);
 }

@@ -10,6 +10,8 @@
 
 #include "payload.h"
 
+#define STUCK_LIMIT_MS 500u
+
 void vm_init(struct vm *vm)
 {
 	memset(vm, 0, sizeof(*vm));
@@ -18,6 +20,11 @@ void vm_init(struct vm *vm)
 		vm->slots[i].lane = -1;
 	for (unsigned int i = 0; i < NR_VCPUS; i++)
 		vcpu_init(&vm->vcpus[i]);
+}
+
+uint64_t vm_patience(const struct vm *vm, uint64_t limit_ms)
+{
+	return vm->stuck && limit_ms > STUCK_LIMIT_MS ? STUCK_LIMIT_MS : limit_ms;
 }
 
 static int open_kvm(struct vm *vm, const char **why)
@@ -70,6 +77,7 @@ int vm_create(struct vm *vm, enum dirty_mode dirty, const char **why)
 	}
 	if (open_kvm(vm, why) < 0)
 		return -1;
+	vm->stuck = false;
 	vm->fd = ioctl(vm->kvm, KVM_CREATE_VM, 0);
 	if (vm->fd < 0)
 		return -1;

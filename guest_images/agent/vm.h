@@ -3,6 +3,7 @@
 #ifndef AGENT_VM_H
 #define AGENT_VM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "grammar_limits.h"
@@ -20,6 +21,7 @@ struct vm {
 	int fd;			/* -1 = no VM */
 	enum dirty_mode dirty;
 	uint64_t hdbss_cap;	/* of the line `uapi`, 0 = none */
+	bool stuck;		/* the last wait for the guest ran out of its limit */
 	void *code;		/* memory of CODE_SLOT */
 	struct slot slots[NR_SLOTS];
 	struct vcpu vcpus[NR_VCPUS];
@@ -27,6 +29,12 @@ struct vm {
 
 void vm_init(struct vm *vm);
 int vm_create(struct vm *vm, enum dirty_mode dirty, const char **why);
+
+/*
+ * What is left of a limit in ms: a guest that got nowhere for all of one has
+ * little of the next, until it gets somewhere.
+ */
+uint64_t vm_patience(const struct vm *vm, uint64_t limit_ms);
 
 /* Stop and close everything. -1 ETIMEDOUT: a vCPU did not leave KVM_RUN. */
 int vm_destroy(struct vm *vm, const char **why);

@@ -78,7 +78,7 @@ def _refill(s: Script) -> None:
     s("log", 0, "on")
     s("snapshot", 0)
     for _ in range(2):
-        s.stride(pages, limit=PATIENCE // 2)
+        s.stride(pages, limit=PATIENCE)
         s.harvest()
     s.reaches(f"entries>={pages}", "refusals>=1")
 

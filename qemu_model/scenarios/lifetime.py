@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Switching off and on, and going away while it is on."""
 
-from qemu_model.scenarios.scenario import Needs, Scenario, Script
+from qemu_model.scenarios.scenario import PATIENCE, Needs, Scenario, Script
 
-_PATIENCE = 5000
-"""Milliseconds for a guest that ought to take some tens of them."""
 _POISON = "page_poison=1"
 """Where the kernel is built with it: what is freed loses its content at once, and a page
 that is freed twice or written to afterwards is noticed."""
@@ -20,11 +18,11 @@ def _on_running(s: Script) -> None:
     s("log", 0, "on")
     s("snapshot", 0)
     s.payload("start", "stride", last, pages, loops=0)
-    s("await", 0, page=pages - 1, limit=_PATIENCE)
+    s("await", 0, page=pages - 1, limit=PATIENCE)
     s.harvest_running()
     s.hdbss_on(9)
     for _ in range(4):
-        s("await", 0, page=pages - 1, limit=_PATIENCE)
+        s("await", 0, page=pages - 1, limit=PATIENCE)
         s.harvest_running()
     s.settle(pages - 1)
     s("stop", last)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 SLOT_GPA = 0x4000_0000
 """Guest physical address at which the slots of the catalogue start."""
-PATIENCE = 10_000
+PATIENCE = 5000
 """Milliseconds for a payload that takes some tens of them: a guest that gets nowhere is told."""
 
 

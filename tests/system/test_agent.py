@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The agent inside a real machine: each operation, and each of its refusals."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,22 @@ def test_a_program_of_arbitrary_bytes_is_answered_line_by_line(
     lines = ["run " * 500, "\x01\x02\x7f", "vcpu \u00e4", "=" * 200, "slot 0 gpa", "0", "%s%n"]
     results = boot(prepared, "\n".join(lines), tmp_path / "run")
     assert [result.fields["error"] for result, _ in results] == ["parse"] * len(lines)
+
+
+def test_after_a_limit_that_ran_out_the_next_ones_are_short_until_the_guest_gets_on(
+    prepared: Bench, tmp_path: Path
+) -> None:
+    """A guest that is refused for ever costs its limit once, and not at every wait."""
+    late = "await 0 page=0 limit=1500"
+    endless = "await 0 page=0 limit=60000"
+    lines = ["vm", "vcpu 0", f"slot 0 gpa={G} pages=16 mem=anon", "snapshot 0"]
+    lines += ["clock", late, "clock", endless, endless, "clock"]
+    lines += [f"run 0 stride gpa={G} count=1 stride=4096 value=1", "compare 0", "clock", late]
+    lines += ["clock"]
+    results = boot(prepared, "\n".join(lines), tmp_path / "run")
+    clocks = [int(result.fields["ns"]) for result, _ in results if "ns" in result.fields]
+    first, short, _, again = (b - a for a, b in pairwise(clocks))
+    assert [result.ret for result, _ in results if result.op == "await"] == [-1] * 4
+    assert first >= 1_500_000_000
+    assert 1_000_000_000 <= short < 30_000_000_000
+    assert again >= 1_500_000_000
