@@ -61,6 +61,35 @@ def _off_pending(s: Script) -> None:
     s.reaches(f"entries>={s.size(6000, 3 * pages)}", "lateness<=0")
 
 
+def _off_writing(s: Script) -> None:
+    # To free 2 MB takes a while, the more so with poison; the buffer of vCPU 0 is the first.
+    pages, last = s.size(2048, 64), 7
+    s.vm(pages, vcpus=last + 1)
+    s("pin", "agent", cpu=0)
+    s("pin", "fifo", vcpu=0, cpu=1)
+    s("log", 0, "on")
+    s("snapshot", 0)
+    s.payload("start", "stride", 0, pages, loops=0)
+    for _ in range(2):
+        s.hdbss_on(9)
+        s("await", 0, page=pages - 1)
+        s.harvest_running()
+        s.settle(pages - 1)
+        s("await", 0, page=pages - 1)
+        s.harvest()
+        # In the middle of a pass over pages that are writable-clean.
+        s.hdbss_off()
+        s("await", 0, page=pages - 1)
+        s.harvest_running()
+    s.settle(pages - 1)
+    s("stop", 0)
+    s.harvest()
+    # Whoever gets this memory next finds what was written to it.
+    s.hdbss_on(9)
+    s("klog", expect="ret=0 lines=0")
+    s.reaches(f"entries>={pages}")
+
+
 def _off_empty(s: Script) -> None:
     pages = s.size(512, 64)
     _mapped(s, pages, 0)
@@ -148,6 +177,14 @@ SCENARIOS = (
         "HDBSS is switched off while the vCPU runs with entries in its buffer",
         "no drain before off, or buffers freed before the vCPUs have left the guest",
         _off_pending,
+        needs=Needs(cmdline=_POISON),
+        styles=("cap",),
+    ),
+    Scenario(
+        "off.writing",
+        "HDBSS is switched off while the vCPU stores to clean pages",
+        "a buffer that is freed while entries are still written to it: they spoil free memory",
+        _off_writing,
         needs=Needs(cmdline=_POISON),
         styles=("cap",),
     ),

@@ -45,6 +45,15 @@ def test_a_bug_that_cannot_show_is_not_found(tmp_path: Path) -> None:
     assert result.verdict == "agree", block(result)
 
 
+def test_the_kernel_finds_its_free_memory_spoilt(tmp_path: Path) -> None:
+    """Entries go to a buffer that was freed: seen by us as it is done, by its poison later."""
+    result = run("early-free", "off.writing", tmp_path)
+    said = {(found.checker, found.summary) for found in result.divergences}
+    assert any("just after an append" in text for checker, text in said if checker == "buffer")
+    poison = "the kernel's log complains: pagealloc: memory corruption"
+    assert ("kernel_log", poison) in said, block(result)
+
+
 def test_the_reproduce_line_reproduces(tmp_path: Path) -> None:
     result = run("last-entry", "atomics", tmp_path)
     words = result.command.split()
