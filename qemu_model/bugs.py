@@ -133,6 +133,12 @@ BUGS: tuple[Bug, ...] = (
         "lost",
     ),
     _bug("last-entry", "a drain leaves out the last entry", "bitmap.random", "flushed"),
+    _bug(
+        "valid-ignored",
+        "a slot of the buffer that holds no entry is taken for one",
+        "fault.no-entry",
+        "uapi",
+    ),
     _bug("narrow-ipa", "36 bits of an entry's IPA are looked at", "bitmap.high", "flushed"),
     _bug("no-index-reset", "INDEX stays where it is after a drain", "buffer.refill", "liveness"),
     _bug(

@@ -8,8 +8,9 @@ what follows ``#``, and the checkers read their expectations there::
     hdbss on order=12 # expect errno=EINVAL
     # reach entries>=600 refusals>=1 levels=3
 
-``expect`` holds for its own line (``ret``, ``errno``, ``exit``, ``esr``...);
-without it an operation has to succeed, and a payload has to end at its door.
+``expect`` holds for its own line (``ret``, ``errno``, ``exit``, ``esr``...), and
+``key=this|that`` permits either; without it an operation has to succeed, and a payload
+has to end at its door.
 ``reach`` says what the trace must show for the run to have had its purpose.
 """
 

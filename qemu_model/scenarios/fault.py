@@ -91,6 +91,22 @@ def _put(s: Script) -> None:
     s.reaches("faults=1")
 
 
+def _no_entry(s: Script) -> None:
+    # Slots that hold nothing name IPA 0, which is memory here.
+    s.vm(_PAGES)
+    s("slot", 1, gpa=0, pages=_PAGES, mem="anon")
+    s.hdbss_on(0)
+    for slot in (0, 1):
+        s("log", slot, "on")
+        s("snapshot", slot)
+    for _ in range(4):
+        s.stride(_PAGES, limit=PATIENCE)
+        s.harvest()
+        # Slots without an entry say nothing, or that entries are lost; not: page 0 is dirty.
+        s("get", 1, expect=f"reported=0|{_PAGES}")
+    s.reaches("injections=1", f"entries>={_PAGES}")
+
+
 def _hotplug(s: Script) -> None:
     s.vm(_PAGES)
     s("pin", "agent", cpu=0)
@@ -212,6 +228,14 @@ SCENARIOS = (
         _refused,
         styles=_STYLES,
         inject=("index=last,entry=2", "index=full,entry=4", "index=max,entry=6"),
+    ),
+    Scenario(
+        "fault.no-entry",
+        "INDEX is beyond slots that hold no entry, and a page at IPA 0 is logged",
+        "the valid bit ignored: what a slot without an entry holds is taken for one",
+        _no_entry,
+        styles=_STYLES,
+        inject=("index=last,entry=3",),
     ),
     Scenario(
         "fault.unknown-registers",

@@ -180,6 +180,8 @@ def test_a_refusal_that_repeats_with_the_same_registers_is_none() -> None:
         ("run 0 stride loops=0", "result ret=0 errno=0 exit=interrupted"),
         ("stop 0", "result ret=0 errno=0 exit=interrupted"),
         ("run 0 stride # expect exit=mmio", "result ret=0 errno=0 exit=mmio"),
+        ("get 1 # expect reported=0|96", "result ret=0 errno=0 reported=0"),
+        ("get 1 # expect reported=0|96", "result ret=0 errno=0 reported=96"),
     ],
 )
 def test_results_that_are_expected(line: str, frame: str) -> None:
@@ -197,6 +199,8 @@ def test_results_that_are_expected(line: str, frame: str) -> None:
         ("wait 0", "result ret=0 errno=0 exit=error reason=17", "exit = error"),
         ("klog # expect lines=0", "result ret=0 errno=0 lines=2", "lines = 2"),
         ("klog # expect lines=0", "result ret=0 errno=0", "lines = "),
+        ("get 1 # expect reported=0|96", "result ret=0 errno=0 reported=9", "reported = 9 "),
+        ("get 1 # expect reported=0|96", "result ret=0 errno=0", "reported = "),
     ],
 )
 def test_results_that_are_not(line: str, frame: str, seen: str) -> None:
