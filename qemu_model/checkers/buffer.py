@@ -83,6 +83,10 @@ class _Pe:
 
     def appended(self, record: RawRecord, page_shift: int) -> None:
         frame = record[6] >> page_shift
+        if self.filled != self.hdbssbr:
+            # With another INDEX, which was kept elsewhere: what the one before holds is not
+            # followed any more.
+            self.appends = 0
         first, last = self.frames if self.appends else (frame, frame)
         self.frames = min(first, frame), max(last, frame)
         self.appends += 1
@@ -200,6 +204,7 @@ def _given_away(look: BufferLook, pe: _Pe, first: int, last: int) -> str:
     """Why the frames from ``first`` to ``last`` are not the PE's; empty if they are."""
     if first <= look.zero <= last:
         return f"page frame {look.zero:#x} is the kernel's empty_zero_page"
+    first, last = max(first, look.first), min(last, look.first + look.frames - 1)
     if not look.owner:
         return f"the reference count of its first page, frame {look.first:#x}, is 0"
     for start, end in look.free or ():

@@ -267,3 +267,31 @@ def test_the_judge_asks_it() -> None:
     verdict = judge(replace(run, buffers=log))
     assert "buffer" in {finding.checker for finding in verdict.divergences}
     assert "buffer" not in verdict.skipped
+
+
+@pytest.mark.parametrize("free", [(), ((FRAME + 0x50, FRAME + 0x60),)])
+def test_a_kernel_that_keeps_index_with_the_vcpu(free: tuple[tuple[int, int], ...]) -> None:
+    """A buffer is taken away with entries in it, and another one goes on at its own INDEX."""
+    second = BUFFER + (0x100 << 12)
+
+    def in_second(page: int, index: int) -> Event:
+        kind, pe, fields, flags = append(page, index)
+        return kind, pe, (*fields[:2], second + 8 * index, *fields[3:]), flags
+
+    events = [*load(), entry(), append(1, 0), leave(1), write(BR, second), write(PROD, 5)]
+    switched = look(Why.ANNOUNCED, events[:-1], hdbssbr=second, first=second >> 12)
+    events += [entry(br=second, prod=5), in_second(2, 5), leave(6)]
+    drained = look(Why.DRAIN, events, hdbssbr=second, first=second >> 12, free=free)
+    assert ask(events, switched, drained)[0] == []
+    # Of the second one, what was appended to it counts.
+    lost = replace(drained, free=((second >> 12, second >> 12),))
+    (found,) = ask(events, switched, lost)[0]
+    assert found.rule.startswith(WRITTEN) and found.summary.startswith("PE 0 has 1 entries")
+
+
+def test_a_look_that_does_not_fit_the_entries_is_survived() -> None:
+    """buffers.jsonl and trace.bin of two runs: nonsense, but no crash."""
+    events = [*load(), *filled()]
+    announced = look(Why.ANNOUNCED, load())
+    other = look(Why.DRAIN, events, first=FRAME + 0x1000)
+    ask(events, announced, other)
