@@ -68,10 +68,10 @@ find_python() {
 	die "no Python of at least 3.11 with venv; install python3 and python3-venv"
 }
 
-# An editable install in .venv, renewed when pyproject.toml has changed.
+# An editable install in .venv, renewed when pyproject.toml or the place has changed.
 setup_venv() {
 	local stamp python
-	stamp=$(sha256sum pyproject.toml)
+	stamp="$PWD $(sha256sum pyproject.toml)"
 	if [ -x .venv/bin/hdbss ] && .venv/bin/python -c '' 2>/dev/null &&
 		[ "$(cat .venv/hdbss-stamp 2>/dev/null)" = "$stamp" ]; then
 		return 0

@@ -77,7 +77,9 @@ def parser() -> argparse.ArgumentParser:
     kernel.add_argument("--kernel", type=Path, metavar="IMAGE", help="an arm64 Image")
     kernel.add_argument("--vmlinux", type=Path, help="the vmlinux that belongs to it")
     kernel.add_argument("--linux", type=Path, metavar="TREE", help="a tree that was built")
-    kernel.add_argument("--debug", action="store_true", help="our kernel with lockdep, KASAN..")
+    kernel.add_argument(
+        "--debug", action="store_true", help="our kernel with lockdep, page poisoning.."
+    )
     kernel.add_argument(
         "--bug", metavar="NAME", help="our kernel with a seeded bug (`hdbss bugs --list`), or none"
     )
@@ -254,7 +256,7 @@ def _shell(args: argparse.Namespace, progress: Progress) -> int:
 def _run(args: argparse.Namespace, progress: Progress) -> int:
     scenarios = select(args.names)
     choice = _choice(args)
-    if args.json is not None:
+    if args.json is not None and not args.dry_run:
         # A path that cannot be written is told first; until the end it says "not complete".
         json_report.write(args.json, [], Exit.INFRASTRUCTURE, complete=False)
     prepared = session.prepare(choice, progress, boots=not args.dry_run)
@@ -422,9 +424,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code, message = Exit.INTERRUPTED, "interrupted; nothing is left running"
     except BrokenPipeError:
-        # Whoever read our output has had enough; there is nobody to tell.
+        # Whoever read our output has had enough: fine for a list, but no verdict.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.AGREE
+        if args.command in ("list", "doctor") or getattr(args, "list", False):
+            return Exit.AGREE
+        code, message = Exit.INFRASTRUCTURE, "nobody reads the output; stopped without a verdict"
     except Exception:
         traceback.print_exc()
         message = "this is a bug of hdbss itself; please report the lines above"

@@ -13,7 +13,7 @@ from qemu_model.channel import Channel, Result
 from qemu_model.errors import InfrastructureError
 from qemu_model.machine.progress import Progress
 from qemu_model.program import Program
-from qemu_model.run import load
+from qemu_model.run import Run, load
 from qemu_model.runner import Bench, passing_directory, run_program
 from qemu_model.scenarios.scenario import SLOT_GPA, Needs, Uapi
 from qemu_model.trace import Kind
@@ -60,14 +60,27 @@ def recognise(channel: Channel, lines: dict[int, tuple[int, ...]]) -> int | None
     return None
 
 
-def probe_uapi(bench: Bench, progress: Progress) -> Uapi:
-    """Boot the kernel once and find out; InfrastructureError when it does not get far."""
-    progress.status("finding out how the kernel's HDBSS is driven")
-    program, lines = probe_program()
+def require_boots(bench: Bench, progress: Progress) -> None:
+    """Boot the kernel once, as far as a VM; InfrastructureError when it does not get there."""
+    progress.status("booting the kernel once")
+    program = Program()
+    program.add("vm")
+    _ask(bench, program, progress)
+
+
+def _ask(bench: Bench, program: Program, progress: Progress) -> Run:
     with passing_directory(bench, "probe") as directory:
         run_program(bench, "probe", program, Needs(), directory, progress)
         run = load(directory)
         run.observations.require_complete()  # an answer that is missing is not a no
+        return run
+
+
+def probe_uapi(bench: Bench, progress: Progress) -> Uapi:
+    """Boot the kernel once and find out; InfrastructureError when it does not get far."""
+    progress.status("finding out how the kernel's HDBSS is driven")
+    program, lines = probe_program()
+    run = _ask(bench, program, progress)
     number = recognise(run.observations, lines)
     if number is not None:
         return Uapi("cap", number)

@@ -28,14 +28,14 @@ from qemu_model.machine.vm import Limits
 from qemu_model.model.choices import choose
 from qemu_model.model.injection import Injector
 from qemu_model.model.injection import parse as parse_injection
-from qemu_model.probe import probe_uapi
+from qemu_model.probe import probe_uapi, require_boots
 from qemu_model.runner import Bench
 from qemu_model.scenarios.scenario import Uapi
 from qemu_model.vmlinux.elf import Vmlinux
 from qemu_model.vmlinux.kernelmap import returns
 
 _PATIENT = Limits(boot=600.0, stall=300.0, total=3600.0)
-"""For kernels that may have KASAN and lockdep."""
+"""For kernels of which we do not know how slow they are."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Choice:
     """A seeded bug of our kernel, ``bugs.NONE`` for that kernel without any."""
 
     @property
-    def ours(self) -> bool:
-        """Whether it is a kernel of which we know how fast it is."""
-        return self.kernel is None and self.linux is None and not self.debug
+    def foreign(self) -> bool:
+        """Whether it is a kernel that the user has built."""
+        return self.kernel is not None or self.linux is not None
 
     @property
     def options(self) -> str:
@@ -165,7 +165,7 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
         mode=mode,
         seed=choice.seed,
         command=choice.options,
-        limits=Limits() if choice.ours else _PATIENT,
+        limits=_PATIENT if choice.foreign or choice.debug else Limits(),
         runs=store.root / "runs",
         keep=choice.keep,
         flushes=flushes,
@@ -221,12 +221,18 @@ def _qemu(
 
 def _uapi(choice: Choice, bench: Bench, progress: Progress, boots: bool) -> Uapi:
     style, _, number = (choice.uapi or "").partition(":")
+    known: Uapi | None = None
     if style in ("auto", "none"):
-        return Uapi(style)
-    if number:
-        return Uapi("cap", int(number))
-    if bench.kernel.cap is not None:
-        return Uapi("cap", bench.kernel.cap)
+        known = Uapi(style)
+    elif number:
+        known = Uapi("cap", int(number))
+    elif bench.kernel.cap is not None:
+        known = Uapi("cap", bench.kernel.cap)
+    if known is not None:
+        if choice.foreign and boots:
+            # A kernel that hangs is told once, and not after hours of the whole catalogue.
+            require_boots(bench, progress)
+        return known
     if not boots:
         progress.line("how this kernel's HDBSS is driven would be found out by booting it once")
         return Uapi("none")

@@ -10,7 +10,7 @@ from qemu_model.arch.registers import SysReg
 from qemu_model.channel import parse
 from qemu_model.errors import InfrastructureError
 from qemu_model.machine.progress import SilentProgress
-from qemu_model.probe import probe_program, probe_uapi, recognise
+from qemu_model.probe import probe_program, probe_uapi, recognise, require_boots
 from qemu_model.program import parse as parse_program
 from qemu_model.runner import Bench
 from qemu_model.scenarios.scenario import Uapi
@@ -190,6 +190,16 @@ def test_an_interrupted_probe_leaves_nothing(
     with pytest.raises(type(error)):
         probed(fake_bench(tmp_path))
     assert len(machine.directories) == 1 and below(tmp_path / "runs") == []
+
+
+def test_a_kernel_is_booted_once_before_it_is_believed(
+    tmp_path: Path, machine: FakeMachine
+) -> None:
+    require_boots(fake_bench(tmp_path), SilentProgress())
+    assert machine.programs == ["vm\n"] and below(tmp_path / "runs") == []
+    machine.lost = "no word from the kernel"
+    with pytest.raises(InfrastructureError, match="no word from the kernel"):
+        require_boots(fake_bench(tmp_path), SilentProgress())
 
 
 def test_the_probe_tries_what_the_series_can_be() -> None:

@@ -44,6 +44,7 @@ class House:
         """The number in the headers of the kernel, where there are headers."""
         self.probed = Uapi("none")
         self.probes: list[Bench] = []
+        self.boots: list[Bench] = []
 
     def kernel(self, cache: object, progress: object, variant: str) -> KernelImage:
         self.asked.append(variant)
@@ -65,6 +66,9 @@ class House:
         self.probes.append(bench)
         return self.probed
 
+    def boot(self, bench: Bench, progress: Progress) -> None:
+        self.boots.append(bench)
+
 
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
@@ -77,6 +81,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     monkeypatch.setattr(images, "plugin", lambda cache, progress: Path("/cache/plugin"))
     monkeypatch.setattr(session, "find_qemu", made.qemu)
     monkeypatch.setattr(session, "probe_uapi", made.probe)
+    monkeypatch.setattr(session, "require_boots", made.boot)
     return made
 
 
@@ -277,8 +282,11 @@ def test_kernels_that_may_be_slow_get_more_time(house: House, choice: Choice) ->
 def test_a_style_that_was_given_is_not_doubted(house: House, style: str) -> None:
     house.cap = 239
     assert uapi_of(Choice(uapi=style)) == Uapi(style)
+    assert house.boots == []
     assert uapi_of(replace(FOREIGN, uapi=style)) == Uapi(style)
-    assert house.probes == []
+    assert house.probes == [] and len(house.boots) == 1
+    prepare(replace(FOREIGN, uapi=style), SilentProgress(), boots=False)
+    assert len(house.boots) == 1
 
 
 @pytest.mark.parametrize("number", [1, 241, 999_999_999])
@@ -286,7 +294,7 @@ def test_a_number_that_was_given_outweighs_the_header(house: House, number: int)
     house.cap = 239
     assert uapi_of(Choice(uapi=f"cap:{number}")) == Uapi("cap", number)
     assert uapi_of(replace(FOREIGN, uapi=f"cap:{number}")) == Uapi("cap", number)
-    assert house.probes == []
+    assert house.probes == [] and len(house.boots) == 1
 
 
 @pytest.mark.parametrize("uapi", [None, "cap"])
