@@ -12,6 +12,7 @@ from qemu_model.run import Run
 _SAYS = {
     "entries": "the PEs appended {} entries",
     "refusals": "the PEs refused {} accesses",
+    "levels": "entries are for leaves of level {} (negative: of so many levels)",
     "lateness": "pages were reported up to {} reads of the log too late",
     "spurious": "{} pages were reported that had not changed",
     "faults": "{} writes of entries have failed",

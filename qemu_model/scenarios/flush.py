@@ -43,7 +43,7 @@ def _request(s: Script) -> None:
     s("stop", 0)
     s.harvest()
     # A read may miss what is being flushed; the next read may not.
-    s.reaches(f"entries>={3 * pages}", "lateness<=1")
+    s.reaches("lateness<=1", f"entries>={3 * pages}")
 
 
 def _fault(s: Script) -> None:

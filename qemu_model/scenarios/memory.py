@@ -26,7 +26,7 @@ def _thp(s: Script) -> None:
         s.harvest()
         s.stride(few, step=far, offset=s.rng.randrange(PAGE), width=1)
         s.harvest()
-    s.reaches(f"entries>={rounds * (stored + few)}", "levels=3", "spurious<=0")
+    s.reaches("levels=3", f"entries>={rounds * (stored + few)}", "spurious<=0")
 
 
 def _atomics(s: Script) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from qemu_model.machine.command import Mode
 from qemu_model.machine.progress import SilentProgress
+from qemu_model.model.choices import WORST, choose
 from qemu_model.model.injection import parse
 from qemu_model.report.text import block
 from qemu_model.runner import Bench, run_scenario
@@ -28,6 +29,34 @@ def test_a_correct_kernel_agrees(
     # What the default kernel is built without runs on the one with seeded bugs (test_bugs).
     assert result.verdict == ("skipped" if scenario.needs.symbol else "agree"), block(result)
     assert not {"flushed", "buffer"} & {*result.unchecked} or not scenario.needs.feature
+
+
+ALONE = (*(f"{name}={value}" for name, value in WORST.words()), "lost_cas_keeps_entry=no")
+"""Every choice that is not the default one, by itself."""
+DAILY = ("bitmap.random", "buffer.full", "flush.request", "off.pending")
+"""Scenarios that every test run gives the worst hardware; the nightly one all of them."""
+
+
+@pytest.mark.parametrize(
+    ("choices", "scenario"),
+    [
+        pytest.param(
+            choices,
+            scenario,
+            id=f"{choices}-{scenario.name}",
+            marks=() if choices == "worst" and scenario.name in DAILY else pytest.mark.nightly,
+        )
+        for choices in ("worst", *ALONE)
+        for scenario in SCENARIOS
+        if not scenario.holds and not scenario.needs.symbol
+    ],
+)
+def test_a_correct_kernel_agrees_whatever_the_hardware_chooses(
+    prepared: Bench, scenario: Scenario, choices: str, tmp_path: Path
+) -> None:
+    bench = replace(prepared, choices=choose(choices, prepared.seed), keep=tmp_path)
+    result = run_scenario(bench, scenario, SilentProgress())
+    assert result.verdict == "agree", block(result)
 
 
 RACES = [scenario for scenario in SCENARIOS if scenario.holds]

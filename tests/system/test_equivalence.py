@@ -37,7 +37,10 @@ def runs(bench: Bench, scenario: Scenario, directory: Path) -> list[Path]:
 
 # Holds are for gdb mode alone, and what the default kernel is built without is for test_bugs.
 PLAIN = [scenario for scenario in SCENARIOS if not scenario.holds and not scenario.needs.symbol]
-DAILY = ("bitmap.stride", "buffer.full", "flush.put", "huge.thp", "atomics", "uapi.nvhe")
+DAILY = (
+    *("bitmap.stride", "buffer.full", "flush.put", "fault.abort-dirty", "huge.thp", "atomics"),
+    "uapi.nvhe",
+)
 """Scenarios that every test run compares through gdb; the nightly one takes them all."""
 
 

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The series, patch by patch: each tree builds without a warning and boots; checkpatch."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from qemu_model.machine import images
+from qemu_model.report.result import Exit
+from tests.system.conftest import hdbss
+
+pytestmark = pytest.mark.nightly
+
+KERNEL = images.ROOT / "guest_images" / "kernel"
+PATCHES = sorted((KERNEL / "patches" / "6.12").glob("*.patch"))
+BUILD_LIMIT = 45 * 60
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("series")
+
+
+# All of them but the documentation are what everything else runs on.
+@pytest.mark.parametrize("count", range(1, len(PATCHES) - 1))
+def test_the_first_patches_alone(out: Path, count: int, tmp_path: Path) -> None:
+    for patch in PATCHES[:count]:
+        shutil.copy(patch, tmp_path)
+    tree = out / str(count)
+    done = subprocess.run(
+        [KERNEL / "build.sh", images.tarball(), tmp_path, tree],
+        timeout=BUILD_LIMIT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = (tree / "build.log").read_text()
+    assert "warning: " not in log
+    words = ["--kernel", tree / "Image", "--vmlinux", tree / "vmlinux", "--uapi", "none"]
+    ran = hdbss("run", "baseline.write-protect", "bitmap.stride", *words)
+    assert ran.returncode == Exit.AGREE, ran.stdout + ran.stderr
+    shutil.rmtree(tree / "obj")
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.name)
+def test_checkpatch_has_no_error(out: Path, patch: Path) -> None:
+    trees = sorted(out.glob("*/src/scripts/checkpatch.pl"))
+    assert trees, "the trees above were not built"
+    done = subprocess.run(
+        ["perl", trees[0], "--root", trees[0].parents[1], "--no-summary", patch],
+        timeout=300,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "ERROR:" not in done.stdout, done.stdout
+    assert "total: " not in done.stderr and done.returncode in (0, 1), done.stderr
