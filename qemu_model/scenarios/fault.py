@@ -169,6 +169,14 @@ SCENARIOS = (
         inject=(f"abort,{_FAULTY},report=precise,dirty=yes",),
     ),
     Scenario(
+        "fault.abort-clean",
+        "the same, and the page stays clean: its entry is written when the store is repeated",
+        "the abort of an access that has to be repeated is taken for one that was done",
+        _one_fault,
+        styles=_STYLES,
+        inject=(f"abort,{_FAULTY},report=precise,dirty=no",),
+    ),
+    Scenario(
         "fault.abort-off",
         "entries are lost just before HDBSS is switched off",
         "what was lost is forgotten with the buffer",

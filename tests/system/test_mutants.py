@@ -5,6 +5,7 @@ Nightly: the tree is built once (minutes), and each mutant again in part (a minu
 Bugs are seeded in a kernel of their own, see ``test_bugs``.
 """
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -20,10 +21,10 @@ from qemu_model.machine.command import KernelImage
 from qemu_model.machine.flushwatch import FlushPlan
 from qemu_model.machine.kernelmap import kernel_map
 from qemu_model.machine.progress import SilentProgress
-from qemu_model.report.result import Result
+from qemu_model.report.result import Exit, Result
 from qemu_model.report.text import block
 from qemu_model.runner import Bench, run_scenario
-from qemu_model.scenarios.catalogue import select
+from qemu_model.scenarios.catalogue import SCENARIOS, select
 from tests.system.conftest import hdbss
 
 pytestmark = pytest.mark.nightly
@@ -110,7 +111,11 @@ def test_a_kernel_without_it_is_found(
 
 
 def test_every_mutant_is_expected() -> None:
-    assert {patch.stem for patch in MUTANTS.glob("*.patch")} == {*FOUND, "other-number"}
+    assert {patch.stem for patch in MUTANTS.glob("*.patch")} == {
+        *FOUND,
+        "other-number",
+        "by-itself",
+    }
 
 
 @pytest.mark.parametrize("mutant", ["other-number"], indirect=True)
@@ -124,3 +129,15 @@ def test_a_kernel_with_another_capability_number_runs(mutant: Path, tmp_path: Pa
     found = hdbss(*words)
     assert found.returncode == 0, found.stdout + found.stderr
     assert f"--uapi cap:{number[1]}" in found.stderr
+
+
+@pytest.mark.parametrize("mutant", ["by-itself"], indirect=True)
+def test_a_kernel_whose_hdbss_follows_dirty_logging_agrees(mutant: Path) -> None:
+    """v4 and v5 of the series have no capability; that is found out."""
+    vmlinux = mutant.with_name("vmlinux")
+    done = hdbss("run", "--kernel", mutant, "--vmlinux", vmlinux, "--jobs", os.cpu_count() or 1)
+    assert done.returncode == Exit.AGREE, done.stdout + done.stderr
+    assert "--uapi auto" in done.stderr
+    for scenario in SCENARIOS:
+        if "auto" in scenario.styles and not scenario.holds:
+            assert f"{scenario.name} [parallel] agree" in done.stdout, scenario.name
