@@ -41,6 +41,11 @@ def format_ranges(ranges: Ranges) -> str:
     return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in ranges) or EMPTY
 
 
+def count_pages(ranges: Ranges) -> int:
+    """How many pages they are."""
+    return sum(last - first + 1 for first, last in ranges)
+
+
 def joined(parts: Iterable[Ranges]) -> Ranges:
     """One set from its parts, in their order.
 
