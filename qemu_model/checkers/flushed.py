@@ -21,7 +21,7 @@ ends are trace records of that PE around these moments, so that it rather overla
 """
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -60,17 +60,39 @@ _RULE = "I3 (every slot below INDEX is consumed before INDEX is reset, and reach
 
 @dataclass
 class _Buffer:
-    """What the PEs have appended at one address: entry and trace record by INDEX."""
+    """What the PEs have appended at one address: entry and trace record by INDEX.
+
+    -1 is an entry that nobody knows.
+    """
 
     entries: list[int] = field(default_factory=list)
     records: list[int] = field(default_factory=list)
+    beyond: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Those above the end of the lists: software can set INDEX to where nothing is below."""
 
     def put(self, index: int, entry: int, seq: int) -> None:
-        missing = index + 1 - len(self.entries)
-        if missing > 0:
-            self.entries += [-1] * missing
-            self.records += [0] * missing
-        self.entries[index], self.records[index] = entry, seq
+        if index < len(self.entries):
+            self.entries[index], self.records[index] = entry, seq
+        else:
+            self.beyond[index] = entry, seq
+
+    def forget(self, index: int) -> None:
+        """Nobody knows what is in the slots below INDEX."""
+        reach = min(index, len(self.entries))
+        self.entries[:reach] = [-1] * reach
+        for at, (_, seq) in self.beyond.items():
+            if at < index:
+                self.beyond[at] = -1, seq
+
+    def below(self, index: int) -> tuple[list[int], list[int]]:
+        """Entries and records of the slots below INDEX."""
+        entries, records = self.entries[:index], self.records[:index]
+        if self.beyond:
+            for at in range(len(entries), index):
+                entry, seq = self.beyond.get(at, (-1, 0))
+                entries.append(entry)
+                records.append(seq)
+        return entries, records
 
 
 @dataclass
@@ -154,12 +176,14 @@ def _cases(run: Run) -> tuple[list[_Case], list[str], Marks]:
     index: dict[int, int] = defaultdict(int)
     buffers: dict[int, _Buffer] = defaultdict(_Buffer)
     entered: dict[int, int] = {}
-    open_ends: dict[int, list[_Case]] = defaultdict(list)
+    open_ends: dict[int, deque[_Case]] = defaultdict(deque)
+    """By PE, in the order in which their bitmaps were looked at."""
     consumed: dict[int, list[_Case]] = defaultdict(list)
     for record in run.trace or ():
         seq, kind, pe, flags, a, b, c, _, _, _ = record
         if open_ends and pe in open_ends:
-            open_ends[pe] = [case for case in open_ends[pe] if not _ends(case, seq)]
+            while open_ends[pe] and _ends(open_ends[pe][0], seq):
+                open_ends[pe].popleft()
             if not open_ends[pe]:
                 del open_ends[pe]
         if kind == _APPEND:
@@ -181,10 +205,7 @@ def _cases(run: Run) -> tuple[list[_Case], list[str], Marks]:
                 case.kept = index[pe]
         elif kind == _INJECT and a == injection.What.INDEX:
             index[pe] = record[7] & HDBSSPROD_INDEX.mask
-            # Nobody knows what is in the slots that INDEX has passed over.
-            buffer = buffers[entered.get(pe, 0)]
-            reach = min(index[pe], len(buffer.entries))
-            buffer.entries[:reach] = [-1] * reach
+            buffers[entered.get(pe, 0)].forget(index[pe])
         elif kind == _RESET:
             index[pe] = b & HDBSSPROD_INDEX.mask
             entered.pop(pe, None)
@@ -200,8 +221,7 @@ def _cases(run: Run) -> tuple[list[_Case], list[str], Marks]:
             if flush.index != before or entered.get(pe, flush.base) != flush.base:
                 unseen.append(f"it is none of flushes.jsonl: trace record {seq}")
                 continue
-            count = min(before, len(flush.entries))
-            put = buffer.entries[:count], buffer.records[:count]
+            put = buffer.below(min(before, len(flush.entries)))
             case = _Case(flush, record, *put, run.flushes.page_shift)
             cases.append(case)
             consumed[flush.base].append(case)

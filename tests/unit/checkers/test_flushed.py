@@ -312,6 +312,37 @@ def test_an_index_that_software_wrote_needs_no_appends() -> None:
     assert ask(events, flush(events, entries=entries(77, 78, 2, 3))) == ([], "")
 
 
+def test_slots_that_an_index_jumped_over_take_no_memory() -> None:
+    buffer = flushed._Buffer()
+    for turn, index in enumerate((262142, 0, 100_000, 262142)):
+        if index == len(buffer.entries):
+            buffer.entries.append(turn)
+            buffer.records.append(turn + 1)
+        else:
+            buffer.put(index, turn, turn + 1)
+    assert len(buffer.entries) == len(buffer.records) == 1 and len(buffer.beyond) == 2
+    assert buffer.below(3) == ([1, -1, -1], [2, 0, 0])
+    found, records = buffer.below(262143)
+    assert (found[262142], records[262142], found.count(-1)) == (3, 4, 262140)
+    buffer.forget(200_000)
+    assert buffer.below(262143)[0].count(-1) == 262142 and buffer.below(262143)[1] == records
+
+
+def test_entries_above_an_index_that_software_wrote_are_compared() -> None:
+    events = [entry(prod=2), append(2, 2), append(3, 3), leave(), read(N), reset()]
+    (found,), _ = ask(events, flush(events, entries=entries(77, 78, 2, 4)))
+    assert found.required.startswith("entry 3 of the buffer") and "APPEND" in found.records[0]
+
+
+def test_several_flushes_until_the_symbol_returned() -> None:
+    events = [*filled(PAGES), reset(), *filled(PAGES), reset(), mark(GET), mark(GET, 1), entry()]
+    end = len(events) + 1
+    one = flush(events[:7], 2, number=1, seen=end)
+    two = flush(events[:-3], 2, number=2, seen=end)
+    assert ask(events, one, two, says={GET: reported("2")}) == ([], "")
+    assert len(ask(events, one, two, says={GET: reported("1")})[0]) == 2
+
+
 def test_two_pes_have_flushes_of_their_own() -> None:
     events = [*filled(PAGES), entry(br=BUFFER + 0x10000, pe=1)]
     other = event(Kind.APPEND, GPA, entries(5)[0], BUFFER + 0x10000, 0, 0, 0, pe=1)
