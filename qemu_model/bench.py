@@ -8,12 +8,12 @@ beside the ratio that it went into.
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qemu_model import session
-from qemu_model.channel import Channel, Result
+from qemu_model.channel import Channel, Result, integer
 from qemu_model.checkers.mirror import check_trace
 from qemu_model.errors import InfrastructureError
 from qemu_model.machine.command import MachineSpec
@@ -142,6 +142,15 @@ def _dirtying_program(bench: Bench) -> tuple[Program, list[tuple[str, int, int]]
     return program, rounds
 
 
+def _clock(results: Mapping[int, Result], line: int) -> int:
+    """Nanoseconds that the program's ``clock`` told; InfrastructureError if it did not."""
+    result = results.get(line)
+    try:
+        return integer(result.fields["ns"] if result is not None else "")
+    except (KeyError, ValueError) as error:
+        raise InfrastructureError(f"the benchmark's line {line} (clock) tells no time") from error
+
+
 def dirtying(bench: Bench, machines: _Machines) -> Figure:
     """The guest's time for storing to N pages, with HDBSS and with write protection."""
     program, rounds = _dirtying_program(bench)
@@ -153,8 +162,7 @@ def dirtying(bench: Bench, machines: _Machines) -> Figure:
         if failed is not None:
             raise InfrastructureError(f"the benchmark's line {failed.line} ({failed.op}) failed")
         for kind, before, after in rounds:
-            start, end = (int(results[line].fields["ns"]) for line in (before, after))
-            times[kind].append(end - start)
+            times[kind].append(_clock(results, after) - _clock(results, before))
 
     # While somebody looks at a flush the guest's clock goes on.
     machines.run(replace(bench.machine(Needs()), flushes=None), program, look)

@@ -46,6 +46,7 @@ from pathlib import Path
 from typing import Any
 
 from qemu_model import watchlog
+from qemu_model.arch.registers import ENTRY_BYTES, hdbss_base, hdbss_capacity, sz_reserved
 from qemu_model.pages import Ranges, format_ranges, parse_ranges
 
 VERSION = 1
@@ -134,12 +135,26 @@ def read_buffers(path: Path) -> BufferLog:
     return watchlog.read(path, "buffers", _parse)
 
 
+def frames_of(hdbssbr: int, page_shift: int) -> tuple[int, int]:
+    """The first page frame that the buffer of an HDBSSBR_EL2 touches, and their number.
+
+    Of a buffer with a reserved SZ the size is not known, and the number 0.
+    """
+    base = hdbss_base(hdbssbr)
+    first = base >> page_shift
+    if sz_reserved(hdbssbr):
+        return first, 0
+    end = base + ENTRY_BYTES * hdbss_capacity(hdbssbr)
+    return first, (end - 1 >> page_shift) + 1 - first
+
+
 def _parse(lines: list[dict[str, Any]]) -> BufferLog:
-    log = watchlog.take_apart(lines, VERSION, "look", _look)
-    return BufferLog(log.records, log.late, int(log.head["page_shift"]), log.absent, log.cut)
+    shift = watchlog.page_shift(lines[0])
+    log = watchlog.take_apart(lines, VERSION, "look", lambda line: _look(line, shift))
+    return BufferLog(log.records, log.late, shift, log.absent, log.cut)
 
 
-def _look(line: dict[str, Any]) -> BufferLook:
+def _look(line: dict[str, Any], page_shift: int) -> BufferLook:
     look = BufferLook(
         number=int(line["look"]),
         why=Why(line["why"]),
@@ -158,6 +173,17 @@ def _look(line: dict[str, Any]) -> BufferLook:
         zero=int(line["zero"]),
         error=str(line["error"]),
     )
-    if not look.error and sum(run.count for run in look.runs) != look.frames:
+    if (look.first, look.frames) != frames_of(look.hdbssbr, page_shift):
+        raise ValueError(f"look {look.number}: the frames are not those of HDBSSBR_EL2")
+    if look.error:
+        return look
+    if not look.frames or any(run.count <= 0 for run in look.runs):
+        raise ValueError(f"look {look.number}: a run of no frames")
+    if sum(run.count for run in look.runs) != look.frames:
         raise ValueError(f"look {look.number}: the runs are not {look.frames} frames")
+    if (
+        look.free
+        and not look.first <= look.free[0][0] <= look.free[-1][1] < look.first + look.frames
+    ):
+        raise ValueError(f"look {look.number}: free frames that are none of the buffer's")
     return look

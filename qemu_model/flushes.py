@@ -45,17 +45,23 @@ the one before it, ``40000007`` for one.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from qemu_model import watchlog
-from qemu_model.pages import Ranges, format_ranges, parse_ranges
+from qemu_model.pages import Ranges, count_pages, format_ranges, parse_ranges
+from qemu_model.vmlinux.kvm import PAGES_MAX
 
 VERSION = 1
 ENTRIES_MAX = 1 << 18
 """A buffer of the largest size."""
+AMOUNT_MAX = 1 << 22
+"""Entries, ranges of ``before`` and clean pages of all flushes of a run.  A few bytes of the
+file can stand for a whole buffer, so its size does not bound them; the largest scenario has
+800,000 entries."""
 _WORD = (1 << 64) - 1
 
 
@@ -72,7 +78,8 @@ class Flush:
     base: int
     index: int
     noted: int
-    entries: tuple[int, ...]
+    entries: array[int]
+    """Of type code Q."""
     slots: tuple[tuple[int, int, int, bool, bool], ...] = ()
     before: Ranges = ()
     clean: Ranges = ()
@@ -131,9 +138,9 @@ def format_entries(entries: Sequence[int]) -> str:
     return " ".join(words)
 
 
-def parse_entries(text: str) -> tuple[int, ...]:
+def parse_entries(text: str) -> array[int]:
     """The inverse of ``format_entries``; raises ValueError."""
-    found: list[int] = []
+    found = array("Q")
     for word in text.split():
         value, star, run = word.partition("*")
         count, _, step = run.partition("+")
@@ -143,8 +150,16 @@ def parse_entries(text: str) -> tuple[int, ...]:
         start, distance = int(value, 16), int(step, 16) if star else 0
         if not 0 <= start + distance * (number - 1) <= _WORD or start < 0 or distance < 0:
             raise ValueError(f"{word[:40]!r} is no entry")
-        found += range(start, start + distance * number, distance) if distance else [start] * number
-    return tuple(found)
+        if distance:
+            found.extend(range(start, start + distance * number, distance))
+        else:
+            found.extend([start] * number)
+    return found
+
+
+def amount(flush: Flush) -> int:
+    """What a flush adds to the sum that AMOUNT_MAX bounds."""
+    return len(flush.entries) + len(flush.before) + count_pages(flush.clean)
 
 
 def flush_line(flush: Flush) -> str:
@@ -163,12 +178,22 @@ def read_flushes(path: Path) -> FlushLog:
 
 
 def _parse(lines: list[dict[str, Any]]) -> FlushLog:
-    log = watchlog.take_apart(lines, VERSION, "flush", _flush)
+    total = 0
+
+    def record(line: dict[str, Any]) -> Flush:
+        nonlocal total
+        flush = _flush(line)
+        total += amount(flush)
+        if total > AMOUNT_MAX:
+            raise ValueError(f"more than {AMOUNT_MAX} entries and pages")
+        return flush
+
+    log = watchlog.take_apart(lines, VERSION, "flush", record)
     symbol = log.head["symbol"]
     return FlushLog(
         log.records,
         log.late,
-        int(log.head["page_shift"]),
+        watchlog.page_shift(log.head),
         None if symbol is None else str(symbol),
         log.absent,
         log.cut,
@@ -190,5 +215,13 @@ def _flush(line: dict[str, Any]) -> Flush:
                 (int(i), int(b), int(n), bool(log), bool(same)) for i, b, n, log, same in value
             )
         else:
-            values[spec.name] = parse_ranges(value)
+            values[spec.name] = _frames(value)
     return Flush(**values)
+
+
+def _frames(text: str) -> Ranges:
+    """Frames that a look has sorted; raises ValueError for more than it does."""
+    ranges = parse_ranges(text)
+    if count_pages(ranges) > PAGES_MAX:
+        raise ValueError(f"{text[:40]!r} are more than {PAGES_MAX} frames")
+    return ranges

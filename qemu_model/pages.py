@@ -41,6 +41,28 @@ def format_ranges(ranges: Ranges) -> str:
     return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in ranges) or EMPTY
 
 
+def count_pages(ranges: Ranges) -> int:
+    """How many pages they are."""
+    return sum(last - first + 1 for first, last in ranges)
+
+
+def joined(parts: Iterable[Ranges]) -> Ranges:
+    """One set from its parts, in their order.
+
+    Raises ValueError if a part does not go on above the one before it: a guest that repeats
+    a short text would otherwise have us expand it again and again.
+    """
+    found: list[tuple[int, int]] = []
+    for part in parts:
+        if found and part and part[0][0] <= found[-1][1]:
+            raise ValueError(
+                f"pages from {part[0][0]} on are told after page {found[-1][1]} was: "
+                "the parts of a set ascend"
+            )
+        found += part
+    return tuple(found)
+
+
 def members(ranges: Iterable[tuple[int, int]], pages: int) -> frozenset[int]:
     """Return the page numbers, for a slot of ``pages`` pages.
 

@@ -17,6 +17,7 @@ from qemu_model.errors import UsageError
 
 T = TypeVar("T")
 Line = dict[str, Any]
+PAGE_SHIFTS = (12, 14, 16)
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What reading a file raises that is none of ours."""
 
@@ -51,6 +52,14 @@ def read(path: Path, what: str, parse: Callable[[list[Line]], T]) -> T:
         return parse([json.loads(line) for line in lines])
     except _DAMAGE as error:
         raise UsageError(f"{path}: {error!r}; not a record of {what} of this bench") from error
+
+
+def page_shift(head: Line) -> int:
+    """The page_shift of a first line: that of a granule; ValueError for any other."""
+    shift = int(head["page_shift"])
+    if shift not in PAGE_SHIFTS:
+        raise ValueError(f"page_shift is {shift}: pages are of 4, 16 or 64 KB")
+    return shift
 
 
 def take_apart(lines: list[Line], version: int, key: str, record: Callable[[Line], T]) -> Lines[T]:

@@ -21,11 +21,11 @@ ends are trace records of that PE around these moments, so that it rather overla
 """
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from qemu_model.arch.entry import TTWL, Entry, ttwl_to_level
+from qemu_model.arch.entry import IPA, TTWL, ttwl_to_level
 from qemu_model.arch.registers import ENTRY_BYTES, HDBSSPROD_INDEX, SysReg, hdbss_base
 from qemu_model.arch.stage2 import FINAL_LEVEL
 from qemu_model.channel import Frame, Pages, Result, What
@@ -34,7 +34,7 @@ from qemu_model.checkers.history import History
 from qemu_model.checkers.lost import SHOWN
 from qemu_model.flushes import Flush
 from qemu_model.model import injection
-from qemu_model.pages import Ranges
+from qemu_model.pages import Ranges, count_pages
 from qemu_model.program import Operation
 from qemu_model.run import Run
 from qemu_model.trace import FLAG_INDEX, HEADER, RECORD, Kind, RawRecord, describe
@@ -60,17 +60,39 @@ _RULE = "I3 (every slot below INDEX is consumed before INDEX is reset, and reach
 
 @dataclass
 class _Buffer:
-    """What the PEs have appended at one address: entry and trace record by INDEX."""
+    """What the PEs have appended at one address: entry and trace record by INDEX.
+
+    -1 is an entry that nobody knows.
+    """
 
     entries: list[int] = field(default_factory=list)
     records: list[int] = field(default_factory=list)
+    beyond: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Those above the end of the lists: software can set INDEX to where nothing is below."""
 
     def put(self, index: int, entry: int, seq: int) -> None:
-        missing = index + 1 - len(self.entries)
-        if missing > 0:
-            self.entries += [-1] * missing
-            self.records += [0] * missing
-        self.entries[index], self.records[index] = entry, seq
+        if index < len(self.entries):
+            self.entries[index], self.records[index] = entry, seq
+        else:
+            self.beyond[index] = entry, seq
+
+    def forget(self, index: int) -> None:
+        """Nobody knows what is in the slots below INDEX."""
+        reach = min(index, len(self.entries))
+        self.entries[:reach] = [-1] * reach
+        for at, (_, seq) in self.beyond.items():
+            if at < index:
+                self.beyond[at] = -1, seq
+
+    def below(self, index: int) -> tuple[list[int], list[int]]:
+        """Entries and records of the slots below INDEX."""
+        entries, records = self.entries[:index], self.records[:index]
+        if self.beyond:
+            for at in range(len(entries), index):
+                entry, seq = self.beyond.get(at, (-1, 0))
+                entries.append(entry)
+                records.append(seq)
+        return entries, records
 
 
 @dataclass
@@ -94,7 +116,7 @@ class _Case:
 
     def other(self) -> int | None:
         """The first place in the buffer where another entry was found than was appended."""
-        if (*self.appended,) == self.flush.entries:
+        if self.appended == self.flush.entries.tolist():
             return None
         pairs = zip(self.appended, self.flush.entries, strict=False)
         return next((i for i, (put, read) in enumerate(pairs) if put not in (-1, read)), None)
@@ -124,9 +146,9 @@ def check(run: Run, history: History) -> list[Divergence]:
         if other is not None:
             unseen.append("the kernel overwrote entries whose INDEX it had not read")
             continue
-        lost = list(_lost(case, agent))
-        if lost:
-            found.append(_vanished(run, case, lost))
+        lost = _lost(case, agent)
+        if (first := next(lost, None)) is not None:
+            found.append(_vanished(run, case, first, 1 + sum(1 for _ in lost)))
     if run.flushes.absent or run.flushes.cut:
         history.unchecked["flushed"] = run.flushes.absent or "flushes.jsonl has no end"
     if unseen:
@@ -145,6 +167,7 @@ Marks = dict[tuple[int, int], int]
 def _cases(run: Run) -> tuple[list[_Case], list[str], Marks]:
     """The trace's flushes with what is known of them, and why nothing is known of others."""
     marks: Marks = {}
+    lines = {operation.line for operation in run.program}
     waiting: dict[int, list[Flush]] = defaultdict(list)
     for flush in sorted(run.flushes.flushes, key=lambda f: f.seq, reverse=True):
         waiting[flush.pe].append(flush)
@@ -153,12 +176,14 @@ def _cases(run: Run) -> tuple[list[_Case], list[str], Marks]:
     index: dict[int, int] = defaultdict(int)
     buffers: dict[int, _Buffer] = defaultdict(_Buffer)
     entered: dict[int, int] = {}
-    open_ends: dict[int, list[_Case]] = defaultdict(list)
+    open_ends: dict[int, deque[_Case]] = defaultdict(deque)
+    """By PE, in the order in which their bitmaps were looked at."""
     consumed: dict[int, list[_Case]] = defaultdict(list)
     for record in run.trace or ():
         seq, kind, pe, flags, a, b, c, _, _, _ = record
         if open_ends and pe in open_ends:
-            open_ends[pe] = [case for case in open_ends[pe] if not _ends(case, seq)]
+            while open_ends[pe] and _ends(open_ends[pe][0], seq):
+                open_ends[pe].popleft()
             if not open_ends[pe]:
                 del open_ends[pe]
         if kind == _APPEND:
@@ -171,7 +196,8 @@ def _cases(run: Run) -> tuple[list[_Case], list[str], Marks]:
             else:
                 buffer.put(at, b, seq)
         elif kind == _MARK:
-            marks.setdefault((a >> 1, a & 1), seq)
+            if a >> 1 in lines:  # a guest can execute the agent's instruction with any x0
+                marks.setdefault((a >> 1, a & 1), seq)
         elif kind == _ENTRY:
             index[pe] = b & HDBSSPROD_INDEX.mask
             entered[pe] = hdbss_base(a)
@@ -179,10 +205,7 @@ def _cases(run: Run) -> tuple[list[_Case], list[str], Marks]:
                 case.kept = index[pe]
         elif kind == _INJECT and a == injection.What.INDEX:
             index[pe] = record[7] & HDBSSPROD_INDEX.mask
-            # Nobody knows what is in the slots that INDEX has passed over.
-            buffer = buffers[entered.get(pe, 0)]
-            reach = min(index[pe], len(buffer.entries))
-            buffer.entries[:reach] = [-1] * reach
+            buffers[entered.get(pe, 0)].forget(index[pe])
         elif kind == _RESET:
             index[pe] = b & HDBSSPROD_INDEX.mask
             entered.pop(pe, None)
@@ -198,7 +221,7 @@ def _cases(run: Run) -> tuple[list[_Case], list[str], Marks]:
             if flush.index != before or entered.get(pe, flush.base) != flush.base:
                 unseen.append(f"it is none of flushes.jsonl: trace record {seq}")
                 continue
-            put = buffer.entries[:before], buffer.records[:before]
+            put = buffer.below(min(before, len(flush.entries)))
             case = _Case(flush, record, *put, run.flushes.page_shift)
             cases.append(case)
             consumed[flush.base].append(case)
@@ -285,8 +308,15 @@ def _lost(case: _Case, agent: _Agent) -> Iterator[Lost]:
     flush = case.flush
     slots = sorted((slot for slot in flush.slots if slot[3]), key=lambda slot: slot[1])
     starts = [slot[1] for slot in slots]
-    kept = flush.entries[: case.kept]
-    since = case.since if flush.clean else 0
+    if not flush.clean:
+        return
+    since = case.since
+    kept = {
+        block
+        for entry in flush.entries[: case.kept]
+        if (block := _block(entry, case.page_shift)) is not None
+    }
+    widths = {width for width, _ in kept}
     for first, last in flush.clean:
         for frame in range(first, last + 1):
             at = bisect_right(starts, frame) - 1
@@ -295,38 +325,45 @@ def _lost(case: _Case, agent: _Agent) -> Iterator[Lost]:
             number, page = slots[at][0], frame - starts[at]
             if agent.took(number, page, since, case.until, slots[at][4]):
                 continue
-            if any(_covers(entry, frame, case.page_shift) for entry in kept):
+            if any((width, frame >> width) in kept for width in widths):
                 continue
             yield frame, number, page
 
 
-def _covers(entry: int, frame: int, page_shift: int) -> bool:
+def _block(entry: int, page_shift: int) -> tuple[int, int] | None:
+    """What an entry covers: the frames whose number >> the first is the second."""
     level = ttwl_to_level(TTWL.get(entry))
     if not entry & 1 or not 0 <= level <= FINAL_LEVEL:
-        return False
-    size = 1 << (page_shift - 3) * (FINAL_LEVEL - level)
-    return (Entry.decode(entry).ipa >> page_shift) & -size == frame & -size
+        return None
+    width = (page_shift - 3) * (FINAL_LEVEL - level)
+    return width, (entry & IPA.mask) >> page_shift + width
 
 
-def _vanished(run: Run, case: _Case, lost: list[Lost]) -> Explain:
+def _covers(entry: int, frame: int, page_shift: int) -> bool:
+    block = _block(entry, page_shift)
+    return block is not None and frame >> block[0] == block[1]
+
+
+def _vanished(run: Run, case: _Case, first: Lost, pages: int) -> Explain:
+    """The first of so many pages that a flush lost."""
     flush = case.flush
-    frame, slot, page = lost[0]
-    position = next(
-        (i for i, e in enumerate(flush.entries) if _covers(e, frame, case.page_shift)), 0
-    )
-    before = _has(flush.before, frame)
-    append = case.records[position] if position < len(case.records) else 0
-    entry = flush.entries[position] if position < len(flush.entries) else 0
+    frame, slot, page = first
 
     def explain(flushes: int) -> Divergence:
+        position = next(
+            (i for i, e in enumerate(flush.entries) if _covers(e, frame, case.page_shift)), 0
+        )
+        before = _has(flush.before, frame)
+        append = case.records[position] if position < len(case.records) else 0
+        entry = flush.entries[position] if position < len(flush.entries) else 0
         return Divergence(
             checker="flushed",
             summary=f"flush {flush.number} (PE {flush.pe}, at {flush.place}) lost page {page} of "
-            f"slot {slot} ({len(lost)} pages in this flush, {flushes} such flushes)",
+            f"slot {slot} ({pages} pages in this flush, {flushes} such flushes)",
             rule=_RULE,
             required=f"bit {page} of the slot's dirty bitmap is 1 when INDEX, which was "
             f"{flush.index}, has become 0: entry {position} of the buffer is {entry:#x}",
-            seen=f"the bit was {int(before)} before and 0 after; {_held(case, lost)}",
+            seen=f"the bit was {int(before)} before and 0 after; {_held(case.flush)}",
             slot=slot,
             page=page,
             records=(*_shown(run, append), describe(case.reset)),
@@ -343,17 +380,15 @@ def _shown(run: Run, seq: int) -> tuple[str, ...]:
     return (describe(RECORD.unpack_from(run.trace.data, place)),)
 
 
-def _held(case: _Case, lost: list[Lost]) -> str:
+def _held(flush: Flush) -> str:
     """The buffer's two ends, and how many bits of the bitmap became what."""
-    flush = case.flush
     words = [f"{entry:#x}" for entry in flush.entries]
     if len(words) > 2 * _HEAD:
         words[_HEAD:-_HEAD] = [".."]
-    clean = sum(last - first + 1 for first, last in flush.clean)
-    set_before = sum(last - first + 1 for first, last in flush.before)
     return (
-        f"buffer at {flush.base:#x}: {' '.join(words)}; of its pages {set_before} were set in "
-        f"the bitmap before and all but {clean} after"
+        f"buffer at {flush.base:#x}: {' '.join(words)}; of its pages "
+        f"{count_pages(flush.before)} were set in the bitmap before and all but "
+        f"{count_pages(flush.clean)} after"
     )
 
 

@@ -20,7 +20,7 @@ from qemu_model.errors import InfrastructureError
 from qemu_model.model.dirtylog import SlotLog
 from qemu_model.model.injection import FAULTS
 from qemu_model.model.producer import walk_params
-from qemu_model.pages import members
+from qemu_model.pages import joined, members
 from qemu_model.program import PAGE, Operation, Program
 from qemu_model.trace import FLAG_CAS_LOST, Kind, RawRecord
 
@@ -226,14 +226,13 @@ class _Teller:
         return self._slots[operation.subject()]
 
     def _pages(self, operation: Operation, what: What) -> frozenset[int]:
+        parts = (
+            frame.ranges
+            for frame in self._frames.get(operation.line, ())
+            if isinstance(frame, Pages) and frame.what is what
+        )
         try:
-            return frozenset().union(
-                *(
-                    members(frame.ranges, self._slot(operation).pages)
-                    for frame in self._frames.get(operation.line, ())
-                    if isinstance(frame, Pages) and frame.what is what
-                )
-            )
+            return members(joined(parts), self._slot(operation).pages)
         except ValueError as error:
             raise InfrastructureError(
                 f"the agent's channel cannot be trusted: line {operation.line}: {error}"
@@ -245,7 +244,18 @@ class _Teller:
             self._first_run.setdefault(slot, line)
 
     def _apply_appends(self, line: int, phase: int) -> None:
-        for seq, ipa, size in self._history.appends.get((line, phase), ()):
+        appends = self._history.appends.get((line, phase), ())
+        # Nothing is read in between, so that of the appends for one block SlotLog keeps the
+        # first and the last: the others cost as many pages each and change nothing.
+        first_of: dict[tuple[int, int], int] = {}
+        last_of: dict[tuple[int, int], int] = {}
+        for seq, ipa, size in appends:
+            if size > PAGE:
+                first_of.setdefault((ipa, size), seq)
+                last_of[ipa, size] = seq
+        for seq, ipa, size in appends:
+            if size > PAGE and seq not in (first_of[ipa, size], last_of[ipa, size]):
+                continue
             # The last slot that starts at or below the entry, then those inside a block.
             at = max(bisect_right(self._starts, ipa) - 1, 0)
             while at < len(self._starts) and self._starts[at] < ipa + size:

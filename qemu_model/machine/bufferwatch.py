@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qemu_model.arch.registers import ENTRY_BYTES, hdbss_base, hdbss_capacity, sz_reserved
-from qemu_model.buffers import VERSION, BufferLook, Why, look_line
+from qemu_model.buffers import VERSION, BufferLook, Why, frames_of, look_line
 from qemu_model.machine.flushwatch import FlushPlan, Stop
 from qemu_model.machine.watchfile import WatchFile
 from qemu_model.vmlinux.memory import KernelMemory, Ram, Unreadable
@@ -72,16 +72,15 @@ class BufferWatcher:
             self._ram.close()
 
     def _look(self, why: Why, stop: Stop) -> BufferLook:
-        shift = self._kernel.page_shift
         base = hdbss_base(stop.hdbssbr)
+        first, frames = frames_of(stop.hdbssbr, self._kernel.page_shift)
         found = BufferLook(
             self._count, why, stop.pe, stop.seq, self._kernel.place(stop.pc), stop.hdbssbr,
-            first=base >> shift, frames=0,
+            first=first, frames=frames,
         )  # fmt: skip
         if sz_reserved(stop.hdbssbr):
             return replace(found, error=f"HDBSSBR_EL2={stop.hdbssbr:#x} has a reserved SZ")
         end = base + ENTRY_BYTES * hdbss_capacity(stop.hdbssbr)
-        found = replace(found, frames=(end - 1 >> shift) + 1 - found.first)
         try:
             pages = self._struct_pages()
             assert self._ram is not None

@@ -8,11 +8,12 @@ Nothing is judged here: that is ``checkers/flushed.py``.
 from __future__ import annotations
 
 import struct
+from array import array
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qemu_model.arch.registers import HDBSSPROD_INDEX, hdbss_base, hdbss_capacity, sz_reserved
-from qemu_model.flushes import VERSION, Flush, flush_line, ranges_of
+from qemu_model.flushes import AMOUNT_MAX, VERSION, Flush, flush_line, ranges_of
 from qemu_model.machine.watchfile import WatchFile
 from qemu_model.pages import Ranges
 from qemu_model.vmlinux.kernelmap import KernelMap
@@ -21,6 +22,8 @@ from qemu_model.vmlinux.memory import KernelMemory, Ram, Unreadable
 
 BYTES_MAX = 256 << 20
 """Size of flushes.jsonl at which watching ends: a kernel may flush for ever."""
+_TOO_MUCH = f"the flushes have more than {AMOUNT_MAX} entries and pages"
+_NONE: array[int] = array("Q")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class _Noted:
 
     first: int
     base: int
-    entries: tuple[int, ...]
+    entries: array[int]
     slots: frozenset[MemSlot]
     """Those that were there, with the same bitmap, each time."""
     before: Ranges
@@ -97,6 +100,8 @@ class FlushWatcher:
         self._kvm: Kvm | None = None
         self._pes: dict[int, _Pe] = {}
         self._count = 0
+        self._amount = 0
+        """What was taken of AMOUNT_MAX."""
         self._last: int | _Pe | None = None
         """The last call: the number of the flush, or whose beginning was noted."""
         shift = plan.kernel.page_shift
@@ -125,7 +130,11 @@ class FlushWatcher:
         pe = self._pes.setdefault(stop.pe, _Pe())
         noted, pe.noted = pe.noted, None
         base, entries, error = self._buffer(stop)
-        known = noted.entries[: len(entries)] if noted is not None and noted.base == base else ()
+        known = noted.entries[: len(entries)] if noted is not None and noted.base == base else _NONE
+        before = noted.before if noted is not None else ()
+        self._last = None
+        if not self._room(len(entries) + len(before)):
+            return
         self._count += 1
         found = Flush(
             number=self._count,
@@ -139,7 +148,7 @@ class FlushWatcher:
             noted=len(known),
             # What the kernel writes over an entry that it has consumed is its own affair.
             entries=known + entries[len(known) :],
-            before=noted.before if noted is not None else (),
+            before=before,
             error=error,
         )
         slots = noted.slots if noted is not None else frozenset()
@@ -188,21 +197,29 @@ class FlushWatcher:
         self._out.bound(BYTES_MAX)
         return self._out.usable
 
-    def _buffer(self, stop: Stop) -> tuple[int, tuple[int, ...], str]:
+    def _room(self, amount: int) -> bool:
+        """Whether so many entries or pages are still to be written; gives up if not."""
+        if self._out.usable and self._amount + amount > AMOUNT_MAX:
+            self._out.give_up(_TOO_MUCH)
+        if self._out.usable:
+            self._amount += amount
+        return self._out.usable
+
+    def _buffer(self, stop: Stop) -> tuple[int, array[int], str]:
         """Base and entries below INDEX; an error where the buffer is not in RAM."""
         assert self._ram is not None
         index = stop.hdbssprod & HDBSSPROD_INDEX.mask
         base = hdbss_base(stop.hdbssbr)
         if sz_reserved(stop.hdbssbr):
-            return base, (), f"HDBSSBR_EL2={stop.hdbssbr:#x} has a reserved SZ"
+            return base, _NONE, f"HDBSSBR_EL2={stop.hdbssbr:#x} has a reserved SZ"
         count = min(index, hdbss_capacity(stop.hdbssbr))
         try:
             data = self._ram.read(base, 8 * count)
         except Unreadable as error:
-            return base, (), f"the buffer: {error}"
-        return base, struct.unpack(f"<{count}Q", data), ""
+            return base, _NONE, f"the buffer: {error}"
+        return base, array("Q", struct.unpack(f"<{count}Q", data)), ""
 
-    def _before(self, vttbr: int, entries: tuple[int, ...]) -> tuple[frozenset[MemSlot], Ranges]:
+    def _before(self, vttbr: int, entries: array[int]) -> tuple[frozenset[MemSlot], Ranges]:
         assert self._kvm is not None
         try:
             slots, look = self._kvm.look(vttbr, entries)
@@ -228,8 +245,10 @@ class FlushWatcher:
                         unlogged=look.unlogged,
                         invalid=look.invalid,
                     )
+                    if not self._room(len(look.clean)):
+                        raise Unreadable(_TOO_MUCH)
             except Unreadable as error:
-                done = replace(done, before=(), error=str(error))
+                done = replace(done, slots=(), before=(), clean=(), error=str(error))
             self._out.write(flush_line(done))
             if taken.late:
                 self._out.other(late=done.number)

@@ -193,6 +193,16 @@ def test_a_benchmark_whose_operation_fails_measures_nothing(
         dirtying(monkeypatch, ours, [100] * 5, [10] * 5, says)
 
 
+@pytest.mark.parametrize("time", ["", "ns=soon", "ns=1e9"])
+def test_a_clock_that_tells_no_time_measures_nothing(
+    monkeypatch: pytest.MonkeyPatch, ours: Bench, time: str
+) -> None:
+    says = {line: [f"result ret=0 errno=0 {time}".strip()] for line in range(1, 99)}
+    monkeypatch.setattr(bench, "run_machine", FakeMachine(says=says))
+    with pytest.raises(InfrastructureError, match=r"line \d+ \(clock\) tells no time"):
+        bench.dirtying(ours, machines(ours))
+
+
 # --- the reference model ------------------------------------------------------
 
 

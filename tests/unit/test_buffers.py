@@ -51,6 +51,19 @@ def test_a_look_comes_back(tmp_path: Path) -> None:
     assert read(tmp_path, HEAD, look_line(nothing), end) == BufferLog((nothing,))
 
 
+def test_a_buffer_whose_size_is_reserved_has_no_frames(tmp_path: Path) -> None:
+    look = replace(LOOK, hdbssbr=0x4800_000F, frames=0, runs=(), free=None, error="reserved SZ")
+    assert read(tmp_path, HEAD, look_line(look)).looks == (look,)
+    large = replace(LOOK, first=0x4800, frames=1, runs=LOOK.runs[:1], free=())
+    assert read(tmp_path, other_line(version=1, page_shift=16), look_line(large)).looks == (large,)
+
+
+@pytest.mark.parametrize("shift", [-1, 0, 13, 1 << 40])
+def test_pages_of_no_size_are_refused(tmp_path: Path, shift: int) -> None:
+    with pytest.raises(UsageError, match=f"page_shift is {shift}: "):
+        read(tmp_path, other_line(version=1, page_shift=shift))
+
+
 def test_what_else_there_is(tmp_path: Path) -> None:
     log = read(tmp_path, HEAD, look_line(LOOK), other_line(late=1), other_line(end=1))
     assert log.late == {1} and not log.cut
@@ -64,7 +77,14 @@ def test_what_else_there_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [{"why": "because"}, {"why": None}, {"pe": "x"}, {"pe": None}, {"frames": 3}, {"runs": [[1]]},
-     {"runs": 7}, {"free": "2-1"}, {"free": 3}, {"owner": []}, {"zero": {}}, {"seq": 1e400}],
+     {"runs": 7}, {"free": "2-1"}, {"free": 3}, {"owner": []}, {"zero": {}}, {"seq": 1e400},
+     {"first": 0x48001}, {"first": -1}, {"hdbssbr": 0x4800_0000}, {"hdbssbr": 0x4810_0001},
+     {"hdbssbr": 0x4800_000F}, {"frames": 1 << 60, "runs": [[1 << 60, 1, 0, False, -1]]},
+     {"runs": [[3, 1, 0, False, -1], [-1, 1, 0, False, -1]]},
+     {"runs": [[2, 1, 0, False, -1], [0, 1, 0, False, -1]]},
+     {"hdbssbr": 0x4800_000F, "frames": 0, "runs": []}, {"frames": 0, "runs": []},
+     {"error": "it is not in RAM", "frames": 1 << 60},
+     {"free": "294912-9999999999999"}, {"free": "294911"}],
 )  # fmt: skip
 def test_a_look_that_is_none(tmp_path: Path, change: dict[str, Any]) -> None:
     line = json.loads(look_line(LOOK)) | change

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_model.pages import members, parse_ranges
+from qemu_model.pages import joined, members, parse_ranges
 
 
 @given(st.sets(st.integers(0, 3000)))
@@ -59,3 +59,15 @@ def test_the_slots_border() -> None:
     assert members(((511, 511),), 512) == {511}
     with pytest.raises(ValueError, match="outside"):
         members(((512, 512),), 512)
+
+
+def test_parts_of_a_set_are_one_set() -> None:
+    parts = [parse_ranges(text) for text in ("0-2,9", "10-12", "-", "20")]
+    assert joined(parts) == ((0, 2), (9, 9), (10, 12), (20, 20))
+    assert joined([]) == joined([()]) == ()
+
+
+@pytest.mark.parametrize("again", ["0-9", "9", "3", "9-20"])
+def test_a_part_that_does_not_go_on_is_refused(again: str) -> None:
+    with pytest.raises(ValueError, match="told after page 9 was"):
+        joined([parse_ranges("0-4,6-9"), (), parse_ranges(again)])

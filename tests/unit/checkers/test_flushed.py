@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``flushed``: runs in which a flush loses a page, and their twins in which none does."""
 
+from __future__ import annotations
+
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -47,8 +50,8 @@ SLOTS = ((0, FRAME, 1024, True, True),)
 N = 4
 
 
-def entries(*pages: int, level: int = 3) -> tuple[int, ...]:
-    return tuple(append(page, 0, level=level)[2][1] for page in pages)
+def entries(*pages: int, level: int = 3) -> array[int]:
+    return array("Q", (append(page, 0, level=level)[2][1] for page in pages))
 
 
 def read(index: int, pe: int = 0) -> Event:
@@ -253,6 +256,43 @@ def test_entries_that_stay_in_the_buffer_are_not_consumed() -> None:
     assert len(ask([*PLAIN, entry()], made)[0]) == 1
 
 
+@pytest.mark.parametrize(("level", "last"), [(3, 512), (2, 1023)])
+def test_an_entry_that_stays_keeps_the_pages_of_its_level(level: int, last: int) -> None:
+    events = [entry(), append(512, 0, level=level), leave(), read(1), reset()]
+    kept = [*events, reset(value=1), entry(prod=1)]
+    block = dict(index=1, noted=1, entries=entries(512, level=level))
+    assert ask(kept, flush(events, 512, last, **block)) == ([], "")
+    for page in (0, 511, *range(last + 1, 1024)[:1]):
+        assert len(ask(kept, flush(events, page, **block))[0]) == 1
+    (found,), _ = ask(kept, flush(events, 511, 512, **block))
+    assert (found.page, "(1 pages" in found.summary) == (511, True)
+
+
+def test_pages_are_looked_up_in_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each entry is taken apart once, not once for each page."""
+    calls: list[int] = []
+    block = flushed._block
+
+    def count(word: int, page_shift: int) -> tuple[int, int] | None:
+        calls.append(word)
+        return block(word, page_shift)
+
+    monkeypatch.setattr(flushed, "_block", count)
+    pages = range(300)
+    events = [*filled(pages), read(300), reset()]
+    made = flush(events, *pages, index=300, noted=300, entries=entries(*pages))
+    assert ask([*events, reset(value=300), entry(prod=300)], made) == ([], "")
+    assert len(calls) == 300
+
+
+def test_markers_of_no_line_are_not_kept() -> None:
+    """A guest that executes the agent's instruction with ever other numbers."""
+    foreign = [mark(line) for line in range(100, 200)]
+    run, _ = told([mark(GET), *foreign, mark(GET, 1), *PLAIN], flush(PLAIN))
+    _, _, marks = flushed._cases(run)
+    assert set(marks) == {(GET, 0), (GET, 1), (LOG, 0), (LOG, 1)}
+
+
 def test_a_buffer_that_does_not_hold_what_was_appended() -> None:
     other = flush(PLAIN, entries=entries(0, 1, 9, 3))
     (found,), unchecked = ask(PLAIN, other)
@@ -270,6 +310,37 @@ def test_a_buffer_that_does_not_hold_what_was_appended() -> None:
 def test_an_index_that_software_wrote_needs_no_appends() -> None:
     events = [entry(prod=2), append(2, 2), append(3, 3), leave(), read(N), reset()]
     assert ask(events, flush(events, entries=entries(77, 78, 2, 3))) == ([], "")
+
+
+def test_slots_that_an_index_jumped_over_take_no_memory() -> None:
+    buffer = flushed._Buffer()
+    for turn, index in enumerate((262142, 0, 100_000, 262142)):
+        if index == len(buffer.entries):
+            buffer.entries.append(turn)
+            buffer.records.append(turn + 1)
+        else:
+            buffer.put(index, turn, turn + 1)
+    assert len(buffer.entries) == len(buffer.records) == 1 and len(buffer.beyond) == 2
+    assert buffer.below(3) == ([1, -1, -1], [2, 0, 0])
+    found, records = buffer.below(262143)
+    assert (found[262142], records[262142], found.count(-1)) == (3, 4, 262140)
+    buffer.forget(200_000)
+    assert buffer.below(262143)[0].count(-1) == 262142 and buffer.below(262143)[1] == records
+
+
+def test_entries_above_an_index_that_software_wrote_are_compared() -> None:
+    events = [entry(prod=2), append(2, 2), append(3, 3), leave(), read(N), reset()]
+    (found,), _ = ask(events, flush(events, entries=entries(77, 78, 2, 4)))
+    assert found.required.startswith("entry 3 of the buffer") and "APPEND" in found.records[0]
+
+
+def test_several_flushes_until_the_symbol_returned() -> None:
+    events = [*filled(PAGES), reset(), *filled(PAGES), reset(), mark(GET), mark(GET, 1), entry()]
+    end = len(events) + 1
+    one = flush(events[:7], 2, number=1, seen=end)
+    two = flush(events[:-3], 2, number=2, seen=end)
+    assert ask(events, one, two, says={GET: reported("2")}) == ([], "")
+    assert len(ask(events, one, two, says={GET: reported("1")})[0]) == 2
 
 
 def test_two_pes_have_flushes_of_their_own() -> None:

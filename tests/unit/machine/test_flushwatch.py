@@ -63,7 +63,7 @@ def test_bits_before_and_after(tmp_path: Path) -> None:
     (flush,) = log.flushes
     assert (flush.number, flush.pe, flush.began, flush.seq, flush.seen) == (1, 0, 10, 12, 12)
     assert (flush.place, flush.base, flush.index, flush.noted) == ("drain+0x10", BUFFER, 4, 4)
-    assert flush.entries == tuple(entry(page) for page in range(4))
+    assert flush.entries.tolist() == [entry(page) for page in range(4)]
     assert flush.before == ((FRAME + 1, FRAME + 1),)
     assert flush.clean == ((FRAME + 2, FRAME + 2),)
     assert flush.slots == ((0, FRAME, 2048, True, True), (5, 0x9000, 8, False, True))
@@ -89,7 +89,7 @@ def test_entries_are_those_of_the_first_look(tmp_path: Path) -> None:
     bench.fill(0, 0, entry(3))
     bench.watcher.flush(stop(3, 12))
     (flush,) = bench.log().flushes
-    assert flush.entries == (entry(1), entry(2), entry(3))
+    assert flush.entries.tolist() == [entry(1), entry(2), entry(3)]
     assert flush.noted == 2
 
 
@@ -160,6 +160,36 @@ def test_a_kernel_that_flushes_for_ever(tmp_path: Path, monkeypatch: pytest.Monk
     log = bench.log()
     assert 2 < len(log.flushes) < 20
     assert "more than" in log.absent
+
+
+@pytest.mark.parametrize("symbol", [None, "drain"])
+def test_a_kernel_that_flushes_large_buffers_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, symbol: str | None
+) -> None:
+    """Their lines are short; with a symbol that does not return they would stay in memory."""
+    for module in ("machine.flushwatch", "flushes"):
+        monkeypatch.setattr(f"qemu_model.{module}.AMOUNT_MAX", 5120)
+    bench = Bench(tmp_path, symbol)
+    for _ in range(100):
+        bench.watcher.flush(stop(512))
+    bench.watcher.late()
+    log = bench.log()
+    assert [len(flush.entries) for flush in log.flushes] == [512] * 10
+    assert "more than" in log.absent and not log.late and not log.cut
+
+
+def test_clean_pages_are_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("machine.flushwatch", "flushes"):
+        monkeypatch.setattr(f"qemu_model.{module}.AMOUNT_MAX", 1600)
+    bench = Bench(tmp_path)
+    bench.fill(FRAME << 12 | 5)  # a block of 512 pages
+    for _ in range(100):
+        bench.watcher.flush(stop(1))
+    log = bench.log()
+    *whole, last = log.flushes
+    assert [flush.clean for flush in whole] == [((FRAME, FRAME + 511),)] * 3
+    assert "more than" in last.error and (last.slots, last.before, last.clean) == ((), (), ())
+    assert "more than" in log.absent and not log.cut
 
 
 def test_what_came_late_is_said(tmp_path: Path) -> None:
