@@ -10,8 +10,6 @@
 
 #include "payload.h"
 
-#define STUCK_LIMIT_MS 500u
-
 void vm_init(struct vm *vm)
 {
 	memset(vm, 0, sizeof(*vm));
@@ -20,11 +18,6 @@ void vm_init(struct vm *vm)
 		vm->slots[i].lane = -1;
 	for (unsigned int i = 0; i < NR_VCPUS; i++)
 		vcpu_init(&vm->vcpus[i]);
-}
-
-uint64_t vm_patience(const struct vm *vm, uint64_t limit_ms)
-{
-	return vm->stuck && limit_ms > STUCK_LIMIT_MS ? STUCK_LIMIT_MS : limit_ms;
 }
 
 static int open_kvm(struct vm *vm, const char **why)

@@ -15,6 +15,7 @@
 #define CODE_GPA 0x10000000ULL
 #define DOOR_GPA 0x0f000000ULL		/* no memslot: a store here ends a payload */
 #define DOOR_EXCEPTION_GPA (DOOR_GPA + 8)	/* the payload took an exception */
+#define STUCK_LIMIT_MS 500u
 
 struct vm {
 	int kvm;		/* /dev/kvm, -1 = not opened */
@@ -34,7 +35,10 @@ int vm_create(struct vm *vm, enum dirty_mode dirty, const char **why);
  * What is left of a limit in ms: a guest that got nowhere for all of one has
  * little of the next, until it gets somewhere.
  */
-uint64_t vm_patience(const struct vm *vm, uint64_t limit_ms);
+static inline uint64_t vm_patience(const struct vm *vm, uint64_t limit_ms)
+{
+	return vm->stuck && limit_ms > STUCK_LIMIT_MS ? STUCK_LIMIT_MS : limit_ms;
+}
 
 /* Stop and close everything. -1 ETIMEDOUT: a vCPU did not leave KVM_RUN. */
 int vm_destroy(struct vm *vm, const char **why);
