@@ -388,15 +388,15 @@ class Interceptor:
         if not pe.in_guest:
             self._enter_vector(site)
             return
-        esr, hpfar = self.gdb.read("ESR_EL2", "HPFAR_EL2")
+        esr, hpfar, far, elr = self.gdb.read("ESR_EL2", "HPFAR_EL2", "FAR_EL2", "ELR_EL2")
         if vector in _SYNCHRONOUS and pe.enabled:
-            abort = GuestAbort(esr, hpfar)
+            abort = GuestAbort(esr, hpfar, far, elr)
             if abort.may_dirty:
                 entries = pe.entries
                 verdict = pe.abort(abort)
                 if pe.entries > entries and not pe.appended:
                     pe.appended = True
-                    self._look(Why.APPENDED, pe, self.gdb.read("ELR_EL2")[0])
+                    self._look(Why.APPENDED, pe, elr)
                 if verdict is Verdict.RETRY:
                     self._go(jump=self.kernel.sites.retry_eret)
                     return
@@ -404,7 +404,6 @@ class Interceptor:
                     assert pe.refused is not None
                     esr = pe.refused[1]
                     self._arm_esr(True)
-        far, elr = self.gdb.read("FAR_EL2", "ELR_EL2")
         pe.leave(esr, far, hpfar, vector, elr)
         self._arm_barriers()
         self._enter_vector(site)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from qemu_model.arch import descriptor as leaf_bits
 from qemu_model.arch import syndrome
 from qemu_model.arch.registers import (
     HDBSSBR_BADDR,
@@ -39,7 +40,8 @@ from qemu_model.trace import (
 from qemu_model.vmlinux.sites import Tlbi
 
 _FRUITLESS = 256
-"""Retries without any append: QEMU then faults for a reason that the model does not see."""
+"""Retries of one access in one guest entry, without any append: QEMU then faults for a
+reason that the model does not see."""
 
 
 class Verdict(Enum):
@@ -56,6 +58,8 @@ class GuestAbort:
 
     esr: int
     hpfar: int
+    far: int
+    elr: int
 
     @property
     def ipa(self) -> int:
@@ -97,6 +101,8 @@ class EmulatedPe:
         """Whether it has appended anything since then."""
         self._trace = trace
         self._fruitless = 0
+        self._retried = (0, 0)
+        """ELR_EL2 and FAR_EL2 of the access that was retried last."""
         self._resets = 0
 
     def record(self, kind: Kind, *fields: int, flags: int = 0) -> None:
@@ -171,6 +177,7 @@ class EmulatedPe:
         producer = self.model.producer
         self.entered = (producer.hdbssbr, vttbr)
         self.appended = False
+        self._fruitless = 0
         self.record(
             Kind.ENTRY, producer.hdbssbr, producer.hdbssprod, producer.vtcr, vttbr, hcr, elr
         )
@@ -239,11 +246,14 @@ class EmulatedPe:
 
     def _verdict(self, abort: GuestAbort, outcome: Outcome) -> Verdict:
         if not isinstance(outcome, Aborted):
-            return self._retry(abort, bool(outcome.appended))
+            leaf = outcome.leaf
+            clean = leaf is not None and not leaf_bits.writable(leaf.descriptor)
+            return self._retry(abort, clean or bool(outcome.appended))
         if outcome.leaf is not None and (outcome.refused or outcome.write_failed):
             esr = delivered(abort.esr, outcome.abort)
             producer = self.model.producer
             leaf = outcome.leaf
+            self._fruitless = 0
             if outcome.refused:
                 self.record(
                     Kind.REFUSE, abort.ipa, esr, producer.hdbssprod,
@@ -260,8 +270,12 @@ class EmulatedPe:
         # Unmapped since QEMU walked: the retry has the right fault.
         return self._retry(abort, False)
 
-    def _retry(self, abort: GuestAbort, appended: bool) -> Verdict:
-        self._fruitless = 0 if appended else self._fruitless + 1
+    def _retry(self, abort: GuestAbort, progress: bool) -> Verdict:
+        access = abort.elr, abort.far
+        if progress or access != self._retried:
+            self._fruitless = 0
+        self._retried = access
+        self._fruitless += not progress
         if self._fruitless <= _FRUITLESS:
             return Verdict.RETRY
         self._fruitless = 0

@@ -76,8 +76,12 @@ struct pe {
 	/* I_LMSZL: FSC that is still to be set, after so many more lost entries */
 	uint64_t late_fsc;
 	uint64_t late_updates;
-	unsigned int fruitless;		/* retries since the last append, see append.c */
-	/* for the summary */
+	/* retries of this access since it last came to anything, see append.c */
+	unsigned int fruitless;
+	struct {
+		uint64_t elr, far, entry;
+	} retried;
+	/* for the summary, the last one also to tell guest entries apart */
 	uint64_t entries, refusals, anomalies, entries_to_guest;
 };
 

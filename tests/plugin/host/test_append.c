@@ -228,6 +228,40 @@ static void fruitless(void)
 	EXPECT_EQUAL(update(), VERDICT_RETRY);
 }
 
+/* Lost races of many accesses are no disagreement. */
+static void fruitless_apart(void)
+{
+	unsigned int i;
+
+	begin(CLEAN | DESC_S2AP_W);
+	for (i = 0; i < 1000; i++) {
+		fault.far += 8;
+		EXPECT_EQUAL(update(), VERDICT_RETRY);
+	}
+	for (i = 0; i < 1000; i++) {
+		fault.elr += 4;
+		EXPECT_EQUAL(update(), VERDICT_RETRY);
+	}
+	for (i = 0; i < 1000; i++) {
+		pe.entries_to_guest++;
+		EXPECT_EQUAL(update(), VERDICT_RETRY);
+	}
+	pe.hdbssprod = 512;
+	for (i = 0; i < 1000; i++) {
+		fault.esr = ESR;
+		*leaf() ^= DESC_S2AP_W;
+		EXPECT_EQUAL(update(), i & 1 ? VERDICT_RETRY : VERDICT_REFUSED);
+	}
+	pe.choices.lazy = true;
+	pe.vtcr &= ~VTCR_HDBSS;
+	for (i = 0; i < 1000; i++) {
+		if (i & 1)
+			*leaf() = CLEAN;
+		EXPECT_EQUAL(update(), VERDICT_RETRY);
+	}
+	EXPECT_EQUAL(pe.anomalies, 0);
+}
+
 static void hostile(void)
 {
 	static const uint64_t bad[] = {
@@ -294,6 +328,7 @@ int main(void)
 	refuses();
 	races();
 	fruitless();
+	fruitless_apart();
 	hostile();
 	free(fake.words);
 	return unit_result("append");
