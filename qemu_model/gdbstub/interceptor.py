@@ -22,6 +22,7 @@ from pathlib import Path
 from qemu_model.arch.registers import (
     HAFDBS,
     HCR_E2H,
+    HCR_TSC,
     HDBSSBR_BADDR,
     HDBSSPROD_INDEX,
     MMFR1_HAFDBS,
@@ -46,10 +47,16 @@ _IDLE_ENTRIES = 16
 """Guest entries in a row, all without HDBSS, after which the breakpoints for it go."""
 _SYNCHRONOUS = (0x400, 0x600)
 _VECTOR_OFFSET = 0x7FF
-_PSCI_CPU_OFF = 0x8400_0002
+_PSCI_CPU_OFF = (0x8400_0002, 0x95C1_BA5F)
+"""As QEMU has them, all of x0; the other is that of PSCI 0.1."""
 _HINT_MASK, _HINT = 0xFFFF_F01F, 0xD503_201F
 """NOP, ESB and the like: skipping one at a vector saves a single step."""
 _NEEDED = ("ESR_EL2", "FAR_EL2", "HPFAR_EL2", "VTTBR_EL2", "HCR_EL2", "ELR_EL2", "VTCR_EL2")
+
+
+def _el(cpsr: int) -> int:
+    """The Exception level, in AArch64."""
+    return cpsr >> 2 & 3
 
 
 class Interceptor:
@@ -476,8 +483,10 @@ class Interceptor:
         self._end_step()
 
     def _smc(self, pe: EmulatedPe, site: Site) -> None:
-        (function,) = self.gdb.read("x0")
-        if function & 0xFFFF_FFFF == _PSCI_CPU_OFF:
+        function, cpsr, hcr = self.gdb.read("x0", "cpsr", "HCR_EL2")
+        # UNDEFINED at EL0; at EL1 it may be trapped to EL2.
+        called = _el(cpsr) == 2 or (_el(cpsr) == 1 and not hcr & HCR_TSC.mask)
+        if called and function in _PSCI_CPU_OFF:
             # It executes nothing more until it comes out of reset.
             pe.reset(self._reset_vtcr)
         self._go()
