@@ -182,7 +182,41 @@ static void caching(void)
 	check_equal("dirty", *d[4] & S2AP_W, S2AP_W);
 }
 
-/* The same of a full buffer: without a TLBI it may refuse although HDBSS is off. */
+/*
+ * The same with HD on all the time: what is cached of HDBSS says whether a page that
+ * becomes dirty has an entry, and what is cached of HD whether it may become dirty.
+ */
+static void caching_hd(void)
+{
+	bool lazy = parameter_is("caching", "lazy");
+	volatile u64 *d[5];
+	unsigned int i;
+	u64 esr;
+
+	for (i = 0; i < 5; i++)
+		d[i] = page(i, CLEAN);
+	check_equal("an entry while HDBSS is on", entries_of(el1_store, PAGE(0)), 1);
+	switch_to(VTCR_HA | VTCR_HD);
+	check_equal("an entry before a TLBI as chosen", entries_of(el1_store, PAGE(1)), lazy);
+	check_equal("dirty either way", *d[1] & S2AP_W, S2AP_W);
+	tlb_flush();
+	check_equal("no entry after a TLBI", entries_of(el1_store, PAGE(2)), 0);
+	check_equal("dirty without one", *d[2] & S2AP_W, S2AP_W);
+	switch_to(VTCR_HA);
+	esr = run(&guest, el1_store, PAGE(3), 5, 1, 0);
+	if (lazy)
+		check("HD off, before a TLBI: as if it were on", ended(esr));
+	else
+		check_equal("HD off: an ordinary fault", esr & (ESR_HDBSSF | 0x3f), 0x0f);
+	check_equal("dirty as chosen", *d[3] & S2AP_W, lazy ? S2AP_W : 0);
+	tlb_flush();
+	switch_to(VTCR_TRACK);
+	tlb_flush();
+	check_equal("an entry with HDBSS", entries_of(el1_store, PAGE(4)), 1);
+	check_equal("INDEX", hdbssprod_read(), 2 + lazy);
+}
+
+/* Of a full buffer: without a TLBI it may refuse although HDBSS is off. */
 static void caching_full(void)
 {
 	bool lazy = parameter_is("caching", "lazy");
@@ -210,6 +244,7 @@ static const struct test tests[] = {
 	{ .name = "visibility_late", .run = visibility_late },
 	{ .name = "zero_ahead", .run = zero_ahead },
 	{ .name = "caching", .run = caching },
+	{ .name = "caching_hd", .run = caching_hd },
 	{ .name = "caching_full", .run = caching_full },
 	{ .name = "external_abort.nowhere", .run = external_abort, .argument = &nowhere },
 	{ .name = "external_abort.device", .run = external_abort, .argument = &device },

@@ -349,7 +349,7 @@ class Interceptor:
         if site.register != SysReg.VTCR_EL2:
             self._go(jump=site.address + 4)
             return
-        if pe.enabled:
+        if pe.hides_hd:
             self._arm(True)
         if seen == value:
             self._go()
@@ -374,7 +374,7 @@ class Interceptor:
     # --- the guest ----------------------------------------------------------------
 
     def _eret(self, pe: EmulatedPe, site: Site) -> None:
-        self._idle = 0 if any(other.enabled for other in self.pes) else self._idle + 1
+        self._idle = 0 if any(other.hides_hd for other in self.pes) else self._idle + 1
         if self._idle > _IDLE_ENTRIES and not any(other.in_guest for other in self.pes):
             # Nobody's EXIT will be missed: nobody's ENTRY is open.
             self._arm(False)
@@ -396,7 +396,7 @@ class Interceptor:
             self._enter_vector(site)
             return
         esr, hpfar, far, elr = self.gdb.read("ESR_EL2", "HPFAR_EL2", "FAR_EL2", "ELR_EL2")
-        if vector in _SYNCHRONOUS and pe.enabled:
+        if vector in _SYNCHRONOUS and pe.hides_hd:
             abort = GuestAbort(esr, hpfar, far, elr)
             if abort.may_dirty:
                 entries = pe.entries

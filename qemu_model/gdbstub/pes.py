@@ -18,12 +18,13 @@ from qemu_model.arch.registers import (
     HDBSSBR_SZ,
     VTCR_HD,
     SysReg,
+    hd_enabled,
     hdbss_enabled,
     stage2_in_use,
 )
 from qemu_model.arch.stage2 import Fault
 from qemu_model.model.access import Append, Injected, LateFsc, Lost, Told, Unwritable
-from qemu_model.model.choices import BEST, Choices, Report, Visibility
+from qemu_model.model.choices import BEST, Caching, Choices, Report, Visibility
 from qemu_model.model.injection import Event, Injector, unknown
 from qemu_model.model.pe import PE, Aborted, Access, Memory, Outcome, RetryLimit
 from qemu_model.model.producer import Producer
@@ -130,7 +131,7 @@ class EmulatedPe:
         """MSR at EL2; returns what QEMU is to see of it."""
         held = self.model.write(register, value)
         self.record(Kind.WRITE, register, value, held, pc)
-        return value & ~VTCR_HD.mask if hdbss_enabled(value) else value
+        return value & ~VTCR_HD.mask if self._hidden(value) else value
 
     def withdraws(self, register: int, value: int) -> bool:
         """Whether an MSR of ``value`` takes the buffer away with which a guest was entered.
@@ -155,6 +156,22 @@ class EmulatedPe:
         """Whether VTCR_EL2 switches HDBSS on, or does so as it is cached."""
         producer = self.model.producer
         return producer.enabled or hdbss_enabled(producer.vtcr)
+
+    @property
+    def hides_hd(self) -> bool:
+        """Whether HD, which QEMU does not see, is in effect as written or as it is cached."""
+        producer = self.model.producer
+        if self.model.choices.caching is Caching.LAZY:
+            return producer.hd or hd_enabled(producer.vtcr)
+        return self.enabled
+
+    def _hidden(self, vtcr: int) -> bool:
+        """Whether QEMU is to see this VTCR_EL2 without HD: where this PE would append.
+
+        With ``Caching.LAZY`` also while HDBSS is off: it may still be on as cached.
+        """
+        lazy = self.model.choices.caching is Caching.LAZY
+        return hd_enabled(vtcr) if lazy else hdbss_enabled(vtcr)
 
     @property
     def pending_index(self) -> int:

@@ -106,8 +106,11 @@ bool vtcr_hdbss_enabled(uint64_t vtcr);
 /* HA and HD are in effect: a write makes a writable-clean page dirty. */
 bool vtcr_hd_enabled(uint64_t vtcr);
 
-/* What QEMU may see: without HD, so that it faults where a PE would append. */
-uint64_t vtcr_for_qemu(uint64_t vtcr);
+/*
+ * What QEMU may see of @vtcr: without HD, so that it faults where this PE would
+ * append. With caching=lazy also while HDBSS is off: it may still be on as cached.
+ */
+uint64_t vtcr_for_qemu(const struct pe *pe, uint64_t vtcr);
 
 /* Stage 2 of EL1&0 is in use: this is a guest's context. */
 bool hcr_in_guest(uint64_t hcr);

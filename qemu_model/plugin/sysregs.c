@@ -154,8 +154,8 @@ void on_msr_hdbss(unsigned int index, void *site)
 }
 
 /*
- * MSR VTCR_EL2: QEMU executes it, but with HD=0 while HDBSS is in effect. It then
- * takes a stage 2 Permission fault where a PE would append.
+ * MSR VTCR_EL2: QEMU executes it, but with HD=0 while HDBSS is or may be in effect. It
+ * then takes a stage 2 Permission fault where a PE would append.
  */
 void on_msr_vtcr(unsigned int index, void *site)
 {
@@ -173,7 +173,7 @@ void on_msr_vtcr(unsigned int index, void *site)
 	pe_write(&vcpu->pe, SYS_VTCR_EL2, value);
 	trace_record(interceptor.trace, TRACE_WRITE, vcpu->pe.index, 0, SYS_VTCR_EL2, value, value,
 		     site_pc(site));
-	seen = vtcr_for_qemu(value);
+	seen = vtcr_for_qemu(&vcpu->pe, value);
 	if (seen == value)
 		return;
 	vcpu->restore = true;

@@ -113,6 +113,15 @@ static void old_translations(void)
 	EXPECT_EQUAL(update(), VERDICT_RETRY);
 	EXPECT_EQUAL(*word(BUFFER), IPA | 7);
 	EXPECT_EQUAL(pe.hdbssprod, 1);
+	begin_cached(dirty, off);
+	EXPECT_EQUAL(update(), VERDICT_RETRY);
+	EXPECT_EQUAL(*leaf(), CLEAN | DESC_S2AP_W);
+	begin_cached(off, dirty);
+	EXPECT_EQUAL(update(), VERDICT_KERNEL);
+	EXPECT_EQUAL(*leaf(), CLEAN);
+	begin_cached(VTCR, dirty);
+	EXPECT_EQUAL(update(), VERDICT_RETRY);
+	EXPECT_EQUAL(pe.hdbssprod, 1);
 }
 
 static void candidates(void)

@@ -21,7 +21,7 @@ from qemu_model.checkers.mirror import check_trace
 from qemu_model.gdbstub import pes as pes_module
 from qemu_model.gdbstub.pes import EmulatedPe, GuestAbort, Verdict
 from qemu_model.gdbstub.ram import RamFile
-from qemu_model.model.choices import BEST, Choices
+from qemu_model.model.choices import BEST, Caching, Choices
 from qemu_model.trace import Anomaly, Header, RawRecord, TraceWriter, read_trace
 from qemu_model.trace import Kind as Record
 from tests.unit.arch.tables import Ram, map_leaf, vtcr
@@ -30,7 +30,8 @@ HEADER = Header(0x4000_0000, 0x1000_0000, 1, "gdbstub")
 BUFFER, TABLES, POOL, OUTPUT = 0x4100_0000, 0x4200_0000, 0x4210_0000, 0x4300_0000
 OUTSIDE = 0x8000_0000
 VTCR_OFF = vtcr("4k", 40, 1)
-VTCR_ON = VTCR_OFF | VTCR_HA.mask | VTCR_HD.mask | VTCR_HDBSS.mask
+VTCR_DIRTY = VTCR_OFF | VTCR_HA.mask | VTCR_HD.mask
+VTCR_ON = VTCR_DIRTY | VTCR_HDBSS.mask
 HCR = 1 | 1 << 34
 """VM and E2H."""
 DBM, WRITE, READ, AF, PAGE, BLOCK = 1 << 51, 1 << 7, 1 << 6, 1 << 10, 0b11, 0b01
@@ -86,7 +87,7 @@ class Rig:
         """An abort, handled as the interceptor handles it at the vector."""
         abort = GuestAbort(data_abort() if esr is None else esr, ipa >> 8, far, elr)
         verdict = Verdict.KERNEL
-        if self.pe.enabled and abort.may_dirty:
+        if self.pe.hides_hd and abort.may_dirty:
             verdict = self.pe.abort(abort)
         if verdict is not Verdict.RETRY:
             delivered = abort.esr if self.pe.refused is None else self.pe.refused[1]
@@ -320,6 +321,43 @@ def test_qemu_sees_no_hardware_dirty_state(rig: Rig) -> None:
     assert rig.pe.write(SysReg.VTCR_EL2, without_hdbss, 0) == without_hdbss
     held = [record[6] for record in rig.of(Record.WRITE)]
     assert held == [VTCR_ON, VTCR_OFF, without_hdbss]
+
+
+@pytest.fixture
+def lazy(tmp_path: Path) -> Iterator[Rig]:
+    yield Rig(tmp_path, choices=Choices(caching=Caching.LAZY))
+
+
+def test_nor_does_it_while_hdbss_may_still_be_cached(lazy: Rig) -> None:
+    assert lazy.pe.write(SysReg.VTCR_EL2, VTCR_ON, 0) == VTCR_ON & ~VTCR_HD.mask
+    assert lazy.pe.write(SysReg.VTCR_EL2, VTCR_DIRTY, 0) == VTCR_DIRTY & ~VTCR_HD.mask
+    assert lazy.pe.hides_hd
+    only_hd = VTCR_OFF | VTCR_HD.mask
+    assert lazy.pe.write(SysReg.VTCR_EL2, only_hd, 0) == only_hd
+    assert not lazy.pe.hides_hd
+
+
+@pytest.mark.parametrize(
+    ("cached", "now", "expected"),
+    [
+        (VTCR_ON, VTCR_DIRTY, (Verdict.RETRY, 1, True)),
+        (VTCR_DIRTY, VTCR_DIRTY, (Verdict.RETRY, 0, True)),
+        (VTCR_DIRTY, VTCR_OFF, (Verdict.RETRY, 0, True)),
+        (VTCR_OFF, VTCR_DIRTY, (Verdict.KERNEL, 0, False)),
+    ],
+)
+def test_what_is_cached_with_hd_on(
+    lazy: Rig, cached: int, now: int, expected: tuple[Verdict, int, bool]
+) -> None:
+    descriptor = lazy.map(IPA)
+    running(lazy, vtcr_value=cached)
+    lazy.pe.leave(HVC, FAR, 0, VECTOR, ELR)
+    lazy.pe.write(SysReg.VTCR_EL2, now, 0)
+    lazy.enter()
+    verdict = lazy.fault()
+    dirty = bool(lazy.ram.words[descriptor] & WRITE)
+    assert (verdict, lazy.pe.model.producer.index, dirty) == expected
+    lazy.records()
 
 
 def test_an_entry_without_stage_2_is_none(rig: Rig) -> None:
