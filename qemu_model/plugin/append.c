@@ -361,12 +361,11 @@ enum verdict pe_dirty_update(struct pe *pe, const struct memory *mem, struct tra
 			     struct abort *abort)
 {
 	enum verdict verdict;
-	uint64_t vtcr;
 
+	/* Until all is recorded that this VTCR_EL2 has led to: no TLBI comes in between. */
 	tlb_lock(pe);
-	vtcr = tlb_vtcr(pe, abort->vttbr);
+	verdict = dirty_update(pe, mem, trace, abort, tlb_vtcr(pe, abort->vttbr));
 	tlb_unlock(pe);
-	verdict = dirty_update(pe, mem, trace, abort, vtcr);
 	visibility_bound(pe, mem);
 	return verdict;
 }

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The dirty update: append, refusal, races, and what a hostile kernel may set up. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
 #include "decode.h"
 #include "tables.h"
 
@@ -122,6 +126,38 @@ static void old_translations(void)
 	begin_cached(VTCR, dirty);
 	EXPECT_EQUAL(update(), VERDICT_RETRY);
 	EXPECT_EQUAL(pe.hdbssprod, 1);
+}
+
+/* Another PE's TLBI: it has to wait until the update that it meets is over. */
+static atomic_bool invalidated;
+static pthread_t invalidating;
+
+static void *invalidate(void *unused)
+{
+	(void)unused;
+	tlb_lock(&pe);
+	atomic_store(&invalidated, true);
+	tlb_unlock(&pe);
+	return NULL;
+}
+
+static void other_tlbi(struct fake *f, uint64_t pa)
+{
+	(void)pa;
+	if (f->times++)
+		return;
+	pthread_create(&invalidating, NULL, invalidate, NULL);
+	usleep(100000);
+	EXPECT(!atomic_load(&invalidated));
+}
+
+static void no_tlbi_in_between(void)
+{
+	begin_cached(VTCR, VTCR);
+	fake.interfere = other_tlbi;
+	EXPECT_EQUAL(update(), VERDICT_RETRY);
+	pthread_join(invalidating, NULL);
+	EXPECT(atomic_load(&invalidated));
 }
 
 static void candidates(void)
@@ -333,6 +369,7 @@ int main(void)
 	appends();
 	leaves_alone();
 	old_translations();
+	no_tlbi_in_between();
 	candidates();
 	refuses();
 	races();
