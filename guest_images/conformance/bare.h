@@ -98,7 +98,7 @@ extern char el1_store[], el1_load[], el1_ldadd[], el1_stxr[], el1_stp[], el1_zva
 	el1_swp[], el1_cas[], el1_cas_differs[], el1_casp_differs[], el1_stxp[], el1_stxr_alone[],
 	el1_stlr[], el1_prfm[], el1_clean[], el1_invalidate[], el1_sve_store[],
 	el1_mrs_hdbssbr[], el1_msr_hdbssbr[], el1_mrs_hdbssprod[], el1_msr_hdbssprod[], el1_nop[],
-	el1_smc[], el1_vectors[];
+	el1_smc[], el1_tlbi[], el1_vectors[];
 
 /* bare.c */
 void say(const char *text);

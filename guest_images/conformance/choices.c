@@ -216,6 +216,35 @@ static void caching_hd(void)
 	check_equal("INDEX", hdbssprod_read(), 2 + lazy);
 }
 
+/* A TLBI that is UNDEFINED makes no PE forget. */
+static void caching_undefined_tlbi(void)
+{
+	bool lazy = parameter_is("caching", "lazy");
+	volatile u64 *d;
+	u64 esr;
+
+	page(0, CLEAN);
+	d = page(1, CLEAN);
+	check_equal("an entry while HDBSS is on", entries_of(el1_store, PAGE(0)), 1);
+	switch_to(VTCR_HA);
+	/* EL1 without stage 2, as a host's own */
+	sysreg_write(vbar_el1, (u64)el1_vectors);
+	sysreg_write(hcr_el2, HCR_RW);
+	barrier();
+	esr = run(&guest, el1_tlbi, 0, 0, 0, 0);
+	check("EL1 has it", ESR_EC(esr) == EC_HVC && (esr & 0xffff) == 2);
+	check_equal("as UNDEFINED", ESR_EC(guest.x[1]), EC_UNKNOWN);
+	sysreg_write(hcr_el2, HCR_RW | HCR_VM);
+	barrier();
+	esr = run(&guest, el1_store, PAGE(1), 5, 1, 0);
+	if (lazy)
+		check("no TLBI: as if HDBSS were on", ended(esr));
+	else
+		check_equal("off: an ordinary fault", esr & (ESR_HDBSSF | 0x3f), 0x0f);
+	check_equal("entries as chosen", hdbssprod_read(), 1 + lazy);
+	check_equal("dirty as chosen", *d & S2AP_W, lazy ? S2AP_W : 0);
+}
+
 /* Of a full buffer: without a TLBI it may refuse although HDBSS is off. */
 static void caching_full(void)
 {
@@ -245,6 +274,7 @@ static const struct test tests[] = {
 	{ .name = "zero_ahead", .run = zero_ahead },
 	{ .name = "caching", .run = caching },
 	{ .name = "caching_hd", .run = caching_hd },
+	{ .name = "caching_undefined_tlbi", .run = caching_undefined_tlbi },
 	{ .name = "caching_full", .run = caching_full },
 	{ .name = "external_abort.nowhere", .run = external_abort, .argument = &nowhere },
 	{ .name = "external_abort.device", .run = external_abort, .argument = &device },

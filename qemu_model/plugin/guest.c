@@ -139,8 +139,8 @@ void on_tlbi(unsigned int index, void *site)
 	uint16_t vmid;
 
 	(void)index;
-	if (!vcpu || vcpu->in_guest)
-		return;
+	if (!vcpu || !vcpu_at_el2(vcpu))
+		return;		/* UNDEFINED */
 	vmid = all ? 0 : (uint16_t)(reg_read(REG_VTTBR_EL2) >> 48);
 	tlb_lock(&vcpu->pe);
 	trace_record(interceptor.trace, TRACE_TLBI, vcpu->pe.index, 0, all, vmid, broadcast,
