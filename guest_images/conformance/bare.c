@@ -19,15 +19,20 @@ void power_off(void)
 		;
 }
 
-void cpu_on(unsigned int number)
+void cpu_on_by(u64 function, unsigned int number)
 {
 	u64 limit = 1000000;
 
 	/* It may still be on its way down from the last time (ALREADY_ON). */
-	while (smc_call(0xc4000003, number, (u64)secondary_entry, number) && --limit)
+	while (smc_call(function, number, (u64)secondary_entry, number) && --limit)
 		;
 	if (!limit)
 		check("PSCI CPU_ON", false);
+}
+
+void cpu_on(unsigned int number)
+{
+	cpu_on_by(0xc4000003, number);
 }
 
 void psci_cpu_off(void)

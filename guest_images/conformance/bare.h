@@ -15,6 +15,7 @@ typedef uint64_t u64;
 #define HCR_VM		(1ull << 0)
 #define HCR_IMO		(1ull << 4)
 #define HCR_DC		(1ull << 12)	/* stage 1 off is Normal memory */
+#define HCR_TSC		(1ull << 19)	/* trap SMC */
 #define HCR_RW		(1ull << 31)
 #define HCR_E2H		(1ull << 34)
 #define HCR_NV		(1ull << 42)
@@ -41,6 +42,7 @@ typedef uint64_t u64;
 #define ESR_EC(esr)	((esr) >> 26 & 0x3f)
 #define EC_UNKNOWN	0x00
 #define EC_HVC		0x16
+#define EC_SMC		0x17
 #define EC_SYSREG	0x18
 #define EC_IABT		0x20
 #define EC_DABT		0x24
@@ -96,13 +98,14 @@ extern char el1_store[], el1_load[], el1_ldadd[], el1_stxr[], el1_stp[], el1_zva
 	el1_swp[], el1_cas[], el1_cas_differs[], el1_casp_differs[], el1_stxp[], el1_stxr_alone[],
 	el1_stlr[], el1_prfm[], el1_clean[], el1_invalidate[], el1_sve_store[],
 	el1_mrs_hdbssbr[], el1_msr_hdbssbr[], el1_mrs_hdbssprod[], el1_msr_hdbssprod[], el1_nop[],
-	el1_vectors[];
+	el1_smc[], el1_tlbi[], el1_vectors[];
 
 /* bare.c */
 void say(const char *text);
 void say_hex(const char *text, u64 value);
 _Noreturn void power_off(void);
 void cpu_on(unsigned int number);
+void cpu_on_by(u64 function, unsigned int number);
 void psci_cpu_off(void);
 unsigned int this_pe(void);
 u64 el2_esr_of_last_exception(void);

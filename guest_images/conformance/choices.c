@@ -182,7 +182,70 @@ static void caching(void)
 	check_equal("dirty", *d[4] & S2AP_W, S2AP_W);
 }
 
-/* The same of a full buffer: without a TLBI it may refuse although HDBSS is off. */
+/*
+ * The same with HD on all the time: what is cached of HDBSS says whether a page that
+ * becomes dirty has an entry, and what is cached of HD whether it may become dirty.
+ */
+static void caching_hd(void)
+{
+	bool lazy = parameter_is("caching", "lazy");
+	volatile u64 *d[5];
+	unsigned int i;
+	u64 esr;
+
+	for (i = 0; i < 5; i++)
+		d[i] = page(i, CLEAN);
+	check_equal("an entry while HDBSS is on", entries_of(el1_store, PAGE(0)), 1);
+	switch_to(VTCR_HA | VTCR_HD);
+	check_equal("an entry before a TLBI as chosen", entries_of(el1_store, PAGE(1)), lazy);
+	check_equal("dirty either way", *d[1] & S2AP_W, S2AP_W);
+	tlb_flush();
+	check_equal("no entry after a TLBI", entries_of(el1_store, PAGE(2)), 0);
+	check_equal("dirty without one", *d[2] & S2AP_W, S2AP_W);
+	switch_to(VTCR_HA);
+	esr = run(&guest, el1_store, PAGE(3), 5, 1, 0);
+	if (lazy)
+		check("HD off, before a TLBI: as if it were on", ended(esr));
+	else
+		check_equal("HD off: an ordinary fault", esr & (ESR_HDBSSF | 0x3f), 0x0f);
+	check_equal("dirty as chosen", *d[3] & S2AP_W, lazy ? S2AP_W : 0);
+	tlb_flush();
+	switch_to(VTCR_TRACK);
+	tlb_flush();
+	check_equal("an entry with HDBSS", entries_of(el1_store, PAGE(4)), 1);
+	check_equal("INDEX", hdbssprod_read(), 2 + lazy);
+}
+
+/* A TLBI that is UNDEFINED makes no PE forget. */
+static void caching_undefined_tlbi(void)
+{
+	bool lazy = parameter_is("caching", "lazy");
+	volatile u64 *d;
+	u64 esr;
+
+	page(0, CLEAN);
+	d = page(1, CLEAN);
+	check_equal("an entry while HDBSS is on", entries_of(el1_store, PAGE(0)), 1);
+	switch_to(VTCR_HA);
+	/* EL1 without stage 2, as a host's own */
+	sysreg_write(vbar_el1, (u64)el1_vectors);
+	sysreg_write(hcr_el2, HCR_RW);
+	barrier();
+	esr = run(&guest, el1_tlbi, 0, 0, 0, 0);
+	check("EL1 has it", ESR_EC(esr) == EC_HVC && (esr & 0xffff) == 2);
+	check_equal("as UNDEFINED", ESR_EC(guest.x[1]), EC_UNKNOWN);
+	sysreg_write(hcr_el2, HCR_RW | HCR_VM);
+	barrier();
+	esr = run(&guest, el1_store, PAGE(1), 5, 1, 0);
+	if (lazy)
+		check("no TLBI: as if HDBSS were on", ended(esr));
+	else
+		check_equal("off: an ordinary fault", esr & (ESR_HDBSSF | 0x3f), 0x0f);
+	check_equal("entries as chosen", hdbssprod_read(), 1 + lazy);
+	check_equal("dirty as chosen", *d & S2AP_W, lazy ? S2AP_W : 0);
+}
+
+/* Of a full buffer: without a TLBI it may refuse although HDBSS is off. */
 static void caching_full(void)
 {
 	bool lazy = parameter_is("caching", "lazy");
@@ -210,6 +273,8 @@ static const struct test tests[] = {
 	{ .name = "visibility_late", .run = visibility_late },
 	{ .name = "zero_ahead", .run = zero_ahead },
 	{ .name = "caching", .run = caching },
+	{ .name = "caching_hd", .run = caching_hd },
+	{ .name = "caching_undefined_tlbi", .run = caching_undefined_tlbi },
 	{ .name = "caching_full", .run = caching_full },
 	{ .name = "external_abort.nowhere", .run = external_abort, .argument = &nowhere },
 	{ .name = "external_abort.device", .run = external_abort, .argument = &device },

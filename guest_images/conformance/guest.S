@@ -8,7 +8,8 @@
 	.globl	el1_zva, el1_swp, el1_cas, el1_cas_differs, el1_casp_differs
 	.globl	el1_stxp, el1_stxr_alone, el1_stlr, el1_prfm, el1_clean
 	.globl	el1_invalidate, el1_sve_store, el1_mrs_hdbssbr, el1_msr_hdbssbr
-	.globl	el1_mrs_hdbssprod, el1_msr_hdbssprod, el1_nop, el1_vectors
+	.globl	el1_mrs_hdbssprod, el1_msr_hdbssprod, el1_nop, el1_smc, el1_tlbi
+	.globl	el1_vectors
 el1_store:				/* x0 address, x1 value, x2 count, x3 stride */
 	str	x1, [x0]
 	add	x0, x0, x3
@@ -95,6 +96,12 @@ el1_msr_hdbssprod:
 	hvc	#1
 el1_nop:
 	nop
+	hvc	#1
+el1_smc:				/* x0 function */
+	smc	#0
+	hvc	#1
+el1_tlbi:				/* of EL2, and UNDEFINED here */
+	tlbi	vmalls12e1
 	hvc	#1
 	.balign	0x800
 el1_vectors:				/* VBAR_EL1: report the EL1 syndrome and leave */

@@ -57,6 +57,7 @@ class HAFDBS(IntEnum):
 # --- HCR_EL2 ------------------------------------------------------------------
 
 HCR_VM = Field("VM", 0, 0)
+HCR_TSC = Field("TSC", 19, 19)
 HCR_TGE = Field("TGE", 27, 27)
 HCR_E2H = Field("E2H", 34, 34)
 

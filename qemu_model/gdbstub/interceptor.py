@@ -22,6 +22,7 @@ from pathlib import Path
 from qemu_model.arch.registers import (
     HAFDBS,
     HCR_E2H,
+    HCR_TSC,
     HDBSSBR_BADDR,
     HDBSSPROD_INDEX,
     MMFR1_HAFDBS,
@@ -46,10 +47,16 @@ _IDLE_ENTRIES = 16
 """Guest entries in a row, all without HDBSS, after which the breakpoints for it go."""
 _SYNCHRONOUS = (0x400, 0x600)
 _VECTOR_OFFSET = 0x7FF
-_PSCI_CPU_OFF = 0x8400_0002
+_PSCI_CPU_OFF = (0x8400_0002, 0x95C1_BA5F)
+"""As QEMU has them, all of x0; the other is that of PSCI 0.1."""
 _HINT_MASK, _HINT = 0xFFFF_F01F, 0xD503_201F
 """NOP, ESB and the like: skipping one at a vector saves a single step."""
 _NEEDED = ("ESR_EL2", "FAR_EL2", "HPFAR_EL2", "VTTBR_EL2", "HCR_EL2", "ELR_EL2", "VTCR_EL2")
+
+
+def _el(cpsr: int) -> int:
+    """The Exception level, in AArch64."""
+    return cpsr >> 2 & 3
 
 
 class Interceptor:
@@ -342,7 +349,7 @@ class Interceptor:
         if site.register != SysReg.VTCR_EL2:
             self._go(jump=site.address + 4)
             return
-        if pe.enabled:
+        if pe.hides_hd:
             self._arm(True)
         if seen == value:
             self._go()
@@ -367,7 +374,7 @@ class Interceptor:
     # --- the guest ----------------------------------------------------------------
 
     def _eret(self, pe: EmulatedPe, site: Site) -> None:
-        self._idle = 0 if any(other.enabled for other in self.pes) else self._idle + 1
+        self._idle = 0 if any(other.hides_hd for other in self.pes) else self._idle + 1
         if self._idle > _IDLE_ENTRIES and not any(other.in_guest for other in self.pes):
             # Nobody's EXIT will be missed: nobody's ENTRY is open.
             self._arm(False)
@@ -388,15 +395,15 @@ class Interceptor:
         if not pe.in_guest:
             self._enter_vector(site)
             return
-        esr, hpfar = self.gdb.read("ESR_EL2", "HPFAR_EL2")
-        if vector in _SYNCHRONOUS and pe.enabled:
-            abort = GuestAbort(esr, hpfar)
+        esr, hpfar, far, elr = self.gdb.read("ESR_EL2", "HPFAR_EL2", "FAR_EL2", "ELR_EL2")
+        if vector in _SYNCHRONOUS and pe.hides_hd:
+            abort = GuestAbort(esr, hpfar, far, elr)
             if abort.may_dirty:
                 entries = pe.entries
                 verdict = pe.abort(abort)
                 if pe.entries > entries and not pe.appended:
                     pe.appended = True
-                    self._look(Why.APPENDED, pe, self.gdb.read("ELR_EL2")[0])
+                    self._look(Why.APPENDED, pe, elr)
                 if verdict is Verdict.RETRY:
                     self._go(jump=self.kernel.sites.retry_eret)
                     return
@@ -404,7 +411,6 @@ class Interceptor:
                     assert pe.refused is not None
                     esr = pe.refused[1]
                     self._arm_esr(True)
-        far, elr = self.gdb.read("FAR_EL2", "ELR_EL2")
         pe.leave(esr, far, hpfar, vector, elr)
         self._arm_barriers()
         self._enter_vector(site)
@@ -423,8 +429,9 @@ class Interceptor:
     def _tlbi(self, pe: EmulatedPe, site: Site) -> None:
         """A place where a TLBI stands, unless the kernel has put nothing there."""
         found = tlbi(self._ram.read32(self.kernel.physical(site.address)) or 0)
-        if found is not None:
-            vmid = 0 if found.all else self.gdb.read("VTTBR_EL2")[0] >> 48
+        vttbr, cpsr = self.gdb.read("VTTBR_EL2", "cpsr")
+        if found is not None and _el(cpsr) == 2:
+            vmid = 0 if found.all else vttbr >> 48
             pe.tlbi(found, vmid, site.address)
             for other in self.pes if found.broadcast else (pe,):
                 other.forget(None if found.all else vmid)
@@ -477,8 +484,10 @@ class Interceptor:
         self._end_step()
 
     def _smc(self, pe: EmulatedPe, site: Site) -> None:
-        (function,) = self.gdb.read("x0")
-        if function & 0xFFFF_FFFF == _PSCI_CPU_OFF:
+        function, cpsr, hcr = self.gdb.read("x0", "cpsr", "HCR_EL2")
+        # UNDEFINED at EL0; at EL1 it may be trapped to EL2.
+        called = _el(cpsr) == 2 or (_el(cpsr) == 1 and not hcr & HCR_TSC.mask)
+        if called and function in _PSCI_CPU_OFF:
             # It executes nothing more until it comes out of reset.
             pe.reset(self._reset_vtcr)
         self._go()

@@ -11,18 +11,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from qemu_model.arch import descriptor as leaf_bits
 from qemu_model.arch import syndrome
 from qemu_model.arch.registers import (
     HDBSSBR_BADDR,
     HDBSSBR_SZ,
     VTCR_HD,
     SysReg,
+    hd_enabled,
     hdbss_enabled,
     stage2_in_use,
 )
 from qemu_model.arch.stage2 import Fault
 from qemu_model.model.access import Append, Injected, LateFsc, Lost, Told, Unwritable
-from qemu_model.model.choices import BEST, Choices, Report, Visibility
+from qemu_model.model.choices import BEST, Caching, Choices, Report, Visibility
 from qemu_model.model.injection import Event, Injector, unknown
 from qemu_model.model.pe import PE, Aborted, Access, Memory, Outcome, RetryLimit
 from qemu_model.model.producer import Producer
@@ -39,7 +41,8 @@ from qemu_model.trace import (
 from qemu_model.vmlinux.sites import Tlbi
 
 _FRUITLESS = 256
-"""Retries without any append: QEMU then faults for a reason that the model does not see."""
+"""Retries of one access in one guest entry, without any append: QEMU then faults for a
+reason that the model does not see."""
 
 
 class Verdict(Enum):
@@ -56,6 +59,8 @@ class GuestAbort:
 
     esr: int
     hpfar: int
+    far: int
+    elr: int
 
     @property
     def ipa(self) -> int:
@@ -97,6 +102,8 @@ class EmulatedPe:
         """Whether it has appended anything since then."""
         self._trace = trace
         self._fruitless = 0
+        self._retried = (0, 0)
+        """ELR_EL2 and FAR_EL2 of the access that was retried last."""
         self._resets = 0
 
     def record(self, kind: Kind, *fields: int, flags: int = 0) -> None:
@@ -124,7 +131,7 @@ class EmulatedPe:
         """MSR at EL2; returns what QEMU is to see of it."""
         held = self.model.write(register, value)
         self.record(Kind.WRITE, register, value, held, pc)
-        return value & ~VTCR_HD.mask if hdbss_enabled(value) else value
+        return value & ~VTCR_HD.mask if self._hidden(value) else value
 
     def withdraws(self, register: int, value: int) -> bool:
         """Whether an MSR of ``value`` takes the buffer away with which a guest was entered.
@@ -151,6 +158,22 @@ class EmulatedPe:
         return producer.enabled or hdbss_enabled(producer.vtcr)
 
     @property
+    def hides_hd(self) -> bool:
+        """Whether HD, which QEMU does not see, is in effect as written or as it is cached."""
+        producer = self.model.producer
+        if self.model.choices.caching is Caching.LAZY:
+            return producer.hd or hd_enabled(producer.vtcr)
+        return self.enabled
+
+    def _hidden(self, vtcr: int) -> bool:
+        """Whether QEMU is to see this VTCR_EL2 without HD: where this PE would append.
+
+        With ``Caching.LAZY`` also while HDBSS is off: it may still be on as cached.
+        """
+        lazy = self.model.choices.caching is Caching.LAZY
+        return hd_enabled(vtcr) if lazy else hdbss_enabled(vtcr)
+
+    @property
     def pending_index(self) -> int:
         """INDEX: the entries that no drain has taken, HDBSS on or not."""
         return self.model.producer.index
@@ -171,6 +194,7 @@ class EmulatedPe:
         producer = self.model.producer
         self.entered = (producer.hdbssbr, vttbr)
         self.appended = False
+        self._fruitless = 0
         self.record(
             Kind.ENTRY, producer.hdbssbr, producer.hdbssprod, producer.vtcr, vttbr, hcr, elr
         )
@@ -239,11 +263,14 @@ class EmulatedPe:
 
     def _verdict(self, abort: GuestAbort, outcome: Outcome) -> Verdict:
         if not isinstance(outcome, Aborted):
-            return self._retry(abort, bool(outcome.appended))
+            leaf = outcome.leaf
+            clean = leaf is not None and not leaf_bits.writable(leaf.descriptor)
+            return self._retry(abort, clean or bool(outcome.appended))
         if outcome.leaf is not None and (outcome.refused or outcome.write_failed):
             esr = delivered(abort.esr, outcome.abort)
             producer = self.model.producer
             leaf = outcome.leaf
+            self._fruitless = 0
             if outcome.refused:
                 self.record(
                     Kind.REFUSE, abort.ipa, esr, producer.hdbssprod,
@@ -260,8 +287,12 @@ class EmulatedPe:
         # Unmapped since QEMU walked: the retry has the right fault.
         return self._retry(abort, False)
 
-    def _retry(self, abort: GuestAbort, appended: bool) -> Verdict:
-        self._fruitless = 0 if appended else self._fruitless + 1
+    def _retry(self, abort: GuestAbort, progress: bool) -> Verdict:
+        access = abort.elr, abort.far
+        if progress or access != self._retried:
+            self._fruitless = 0
+        self._retried = access
+        self._fruitless += not progress
         if self._fruitless <= _FRUITLESS:
             return Verdict.RETRY
         self._fruitless = 0

@@ -12,8 +12,9 @@
 #define ATTEMPTS	64
 
 /*
- * Retries without any append. Each is right when another PE has just made the
- * leaf writable; so many in a row mean that QEMU faults for a reason of its own.
+ * Retries of one access in one guest entry, without any append. Each is right when
+ * another PE has just made the leaf writable; so many in a row mean that QEMU
+ * faults for a reason of its own.
  */
 #define FRUITLESS	256
 
@@ -49,12 +50,20 @@ static bool protected_table_walk(const struct abort *abort, uint64_t descriptor)
 	return (abort->hcr & HCR_PTW) && !(descriptor & device);
 }
 
-static enum verdict retry(struct pe *pe, struct trace *trace, uint64_t ipa, uint64_t descriptor)
+static enum verdict retry(struct pe *pe, struct trace *trace, const struct abort *abort,
+			  uint64_t descriptor)
 {
+	if (pe->retried.elr != abort->elr || pe->retried.far != abort->far ||
+	    pe->retried.entry != pe->entries_to_guest) {
+		pe->retried.elr = abort->elr;
+		pe->retried.far = abort->far;
+		pe->retried.entry = pe->entries_to_guest;
+		pe->fruitless = 0;
+	}
 	if (++pe->fruitless <= FRUITLESS)
 		return VERDICT_RETRY;
 	pe->fruitless = 0;
-	anomaly(pe, trace, ANOMALY_WALK_DISAGREES, ipa, descriptor);
+	anomaly(pe, trace, ANOMALY_WALK_DISAGREES, abort_ipa(abort), descriptor);
 	return VERDICT_KERNEL;
 }
 
@@ -81,6 +90,7 @@ static enum verdict refuse(struct pe *pe, const struct memory *mem, struct trace
 	const struct injection *injection;
 
 	pe->refusals++;
+	pe->fruitless = 0;
 	if (pe->choices.af_with_refusal && af != leaf->descriptor)
 		memory_cas(mem, leaf->pa, leaf->descriptor, af);
 	/* The level of our walk: the tables may have changed since QEMU's. */
@@ -276,11 +286,11 @@ static enum verdict dirty_update(struct pe *pe, const struct memory *mem, struct
 			return VERDICT_KERNEL;
 		default:
 			/* Unmapped since QEMU walked: the retry has the right fault. */
-			return retry(pe, trace, ipa, leaf.descriptor);
+			return retry(pe, trace, abort, leaf.descriptor);
 		}
 
 		if (leaf.descriptor & DESC_S2AP_W)	/* made writable meanwhile */
-			return retry(pe, trace, ipa, leaf.descriptor);
+			return retry(pe, trace, abort, leaf.descriptor);
 		if (!(leaf.descriptor & DESC_DBM))	/* R_PZFQC */
 			return VERDICT_KERNEL;
 		if ((abort->esr & ESR_S1PTW) && (!(leaf.descriptor & DESC_S2AP_R) ||
@@ -288,12 +298,13 @@ static enum verdict dirty_update(struct pe *pe, const struct memory *mem, struct
 			return VERDICT_KERNEL;
 
 		if (!vtcr_hdbss_enabled(vtcr)) {
-			/* A translation from before HDBSS was switched on */
+			/* caching=lazy: what QEMU does not do is done here, without an entry. */
 			if (!vtcr_hd_enabled(vtcr))
 				return VERDICT_KERNEL;
-			if (make_dirty(mem, &leaf) == CAS_WON)
-				return VERDICT_RETRY;
-			continue;
+			if (make_dirty(mem, &leaf) != CAS_WON)
+				continue;
+			pe->fruitless = 0;
+			return VERDICT_RETRY;
 		}
 
 		if (pe_refuses(pe))			/* R_STJMN */
@@ -350,12 +361,11 @@ enum verdict pe_dirty_update(struct pe *pe, const struct memory *mem, struct tra
 			     struct abort *abort)
 {
 	enum verdict verdict;
-	uint64_t vtcr;
 
+	/* Until all is recorded that this VTCR_EL2 has led to: no TLBI comes in between. */
 	tlb_lock(pe);
-	vtcr = tlb_vtcr(pe, abort->vttbr);
+	verdict = dirty_update(pe, mem, trace, abort, tlb_vtcr(pe, abort->vttbr));
 	tlb_unlock(pe);
-	verdict = dirty_update(pe, mem, trace, abort, vtcr);
 	visibility_bound(pe, mem);
 	return verdict;
 }

@@ -57,6 +57,20 @@ static bool guest_has_hdbss(struct vcpu *vcpu)
 	return vtcr_hdbss_enabled(vtcr);
 }
 
+/* Whether HD, which QEMU does not see, is in effect as software wrote it or as it is cached */
+static bool guest_has_hidden_hd(struct vcpu *vcpu)
+{
+	const struct pe *pe = &vcpu->pe;
+	uint64_t vtcr;
+
+	if (vtcr_for_qemu(pe, pe->vtcr) != pe->vtcr)
+		return true;
+	tlb_lock(pe);
+	vtcr = guest_vtcr(vcpu);
+	tlb_unlock(pe);
+	return vtcr_for_qemu(pe, vtcr) != vtcr;
+}
+
 static void record_exit(struct vcpu *vcpu, uint64_t vector)
 {
 	const struct abort *abort = &vcpu->abort;
@@ -125,8 +139,8 @@ void on_tlbi(unsigned int index, void *site)
 	uint16_t vmid;
 
 	(void)index;
-	if (!vcpu || vcpu->in_guest)
-		return;
+	if (!vcpu || !vcpu_at_el2(vcpu))
+		return;		/* UNDEFINED */
 	vmid = all ? 0 : (uint16_t)(reg_read(REG_VTTBR_EL2) >> 48);
 	tlb_lock(&vcpu->pe);
 	trace_record(interceptor.trace, TRACE_TLBI, vcpu->pe.index, 0, all, vmid, broadcast,
@@ -243,8 +257,7 @@ void on_discontinuity(unsigned int index, enum qemu_plugin_discon_type type, uin
 	abort->hpfar = reg_read(REG_HPFAR_EL2);
 	abort->elr = reg_read(REG_ELR_EL2);
 	if (offset >= VECTOR_LOWER && (offset & VECTOR_TYPE) == VECTOR_SYNC &&
-	    abort_is_candidate(abort->esr) &&
-	    (vtcr_hdbss_enabled(vcpu->pe.vtcr) || guest_has_hdbss(vcpu))) {
+	    abort_is_candidate(abort->esr) && guest_has_hidden_hd(vcpu)) {
 		vcpu->vector = to_pc;
 		vcpu_set_faulted(vcpu, true);
 		return;

@@ -87,9 +87,11 @@ bool vtcr_hd_enabled(uint64_t vtcr)
 	return (vtcr & VTCR_HA) && (vtcr & VTCR_HD);
 }
 
-uint64_t vtcr_for_qemu(uint64_t vtcr)
+uint64_t vtcr_for_qemu(const struct pe *pe, uint64_t vtcr)
 {
-	return vtcr_hdbss_enabled(vtcr) ? vtcr & ~VTCR_HD : vtcr;
+	bool ours = pe->choices.lazy ? vtcr_hd_enabled(vtcr) : vtcr_hdbss_enabled(vtcr);
+
+	return ours ? vtcr & ~VTCR_HD : vtcr;
 }
 
 bool hcr_in_guest(uint64_t hcr)

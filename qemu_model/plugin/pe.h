@@ -76,8 +76,12 @@ struct pe {
 	/* I_LMSZL: FSC that is still to be set, after so many more lost entries */
 	uint64_t late_fsc;
 	uint64_t late_updates;
-	unsigned int fruitless;		/* retries since the last append, see append.c */
-	/* for the summary */
+	/* retries of this access since it last came to anything, see append.c */
+	unsigned int fruitless;
+	struct {
+		uint64_t elr, far, entry;
+	} retried;
+	/* for the summary, the last one also to tell guest entries apart */
 	uint64_t entries, refusals, anomalies, entries_to_guest;
 };
 
@@ -102,8 +106,11 @@ bool vtcr_hdbss_enabled(uint64_t vtcr);
 /* HA and HD are in effect: a write makes a writable-clean page dirty. */
 bool vtcr_hd_enabled(uint64_t vtcr);
 
-/* What QEMU may see: without HD, so that it faults where a PE would append. */
-uint64_t vtcr_for_qemu(uint64_t vtcr);
+/*
+ * What QEMU may see of @vtcr: without HD, so that it faults where this PE would
+ * append. With caching=lazy also while HDBSS is off: it may still be on as cached.
+ */
+uint64_t vtcr_for_qemu(const struct pe *pe, uint64_t vtcr);
 
 /* Stage 2 of EL1&0 is in use: this is a guest's context. */
 bool hcr_in_guest(uint64_t hcr);

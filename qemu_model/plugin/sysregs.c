@@ -9,11 +9,16 @@
 #include "regs.h"
 #include "visibility.h"
 
-#define PSCI_CPU_OFF		0x84000002u
-#define PSCI_CPU_ON		0x84000003u
-#define PSCI_SYSTEM_RESET	0x84000009u
-#define PSCI_SYSTEM_RESET2	0x84000012u
-#define PSCI_64BIT		0x40000000u
+/*
+ * Those that QEMU has, compared with all of X0 as QEMU does. PSCI 0.1 leaves its
+ * numbers to the platform; these are QEMU's.
+ */
+#define PSCI_CPU_OFF		0x84000002ull
+#define PSCI_CPU_ON		0x84000003ull
+#define PSCI_CPU_ON_64		0xc4000003ull
+#define PSCI_SYSTEM_RESET	0x84000009ull
+#define PSCI_0_1_CPU_OFF	0x95c1ba5full
+#define PSCI_0_1_CPU_ON		0x95c1ba60ull
 
 uint64_t site_pc(const void *site)
 {
@@ -149,8 +154,8 @@ void on_msr_hdbss(unsigned int index, void *site)
 }
 
 /*
- * MSR VTCR_EL2: QEMU executes it, but with HD=0 while HDBSS is in effect. It then
- * takes a stage 2 Permission fault where a PE would append.
+ * MSR VTCR_EL2: QEMU executes it, but with HD=0 while HDBSS is or may be in effect. It
+ * then takes a stage 2 Permission fault where a PE would append.
  */
 void on_msr_vtcr(unsigned int index, void *site)
 {
@@ -168,7 +173,7 @@ void on_msr_vtcr(unsigned int index, void *site)
 	pe_write(&vcpu->pe, SYS_VTCR_EL2, value);
 	trace_record(interceptor.trace, TRACE_WRITE, vcpu->pe.index, 0, SYS_VTCR_EL2, value, value,
 		     site_pc(site));
-	seen = vtcr_for_qemu(value);
+	seen = vtcr_for_qemu(&vcpu->pe, value);
 	if (seen == value)
 		return;
 	vcpu->restore = true;
@@ -251,23 +256,25 @@ void on_flush_return(unsigned int index, void *site)
  */
 void on_smc(unsigned int index, void *site)
 {
-	uint32_t function = (uint32_t)reg_read_x(0);
 	struct vcpu *vcpu = vcpu_current();
 
 	(void)index;
 	(void)site;
-	if (!vcpu_at_el2(vcpu) && reg_read(REG_HCR_EL2) & HCR_TSC)
-		return;		/* trapped to EL2 */
-	switch (function & ~PSCI_64BIT) {
+	/* UNDEFINED at EL0; at EL1 it may be trapped to EL2. */
+	if (!vcpu_at_el2(vcpu) && (reg_current_el() != 1 || reg_read(REG_HCR_EL2) & HCR_TSC))
+		return;
+	switch (reg_read_x(0)) {
 	case PSCI_CPU_ON:
+	case PSCI_CPU_ON_64:
+	case PSCI_0_1_CPU_ON:
 		vcpu_switched_on(reg_read_x(1));
 		break;
 	case PSCI_CPU_OFF:
+	case PSCI_0_1_CPU_OFF:
 		if (vcpu)
 			vcpu_reset(vcpu);
 		break;
 	case PSCI_SYSTEM_RESET:
-	case PSCI_SYSTEM_RESET2:
 		/* With -no-reboot the machine ends here and nobody sees the difference. */
 		vcpus_reset();
 		break;

@@ -132,9 +132,10 @@ void vcpu_tpidr_written(uint64_t value)
 
 void vcpu_switched_on(uint64_t affinity)
 {
-	uint64_t index = (affinity >> 8 & 0xff) * 16 + (affinity & 0xff);
+	uint64_t index = (affinity >> 8) * 16 + (affinity & 15);
 
-	if (atomic_load_explicit(&round_robin, memory_order_relaxed) && index < nr_vcpus)
+	if (atomic_load_explicit(&round_robin, memory_order_relaxed) && !(affinity & 0xf0) &&
+	    index < nr_vcpus)
 		vcpus[index].on = true;
 }
 

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The dirty update: append, refusal, races, and what a hostile kernel may set up. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
 #include "decode.h"
 #include "tables.h"
 
@@ -113,6 +117,47 @@ static void old_translations(void)
 	EXPECT_EQUAL(update(), VERDICT_RETRY);
 	EXPECT_EQUAL(*word(BUFFER), IPA | 7);
 	EXPECT_EQUAL(pe.hdbssprod, 1);
+	begin_cached(dirty, off);
+	EXPECT_EQUAL(update(), VERDICT_RETRY);
+	EXPECT_EQUAL(*leaf(), CLEAN | DESC_S2AP_W);
+	begin_cached(off, dirty);
+	EXPECT_EQUAL(update(), VERDICT_KERNEL);
+	EXPECT_EQUAL(*leaf(), CLEAN);
+	begin_cached(VTCR, dirty);
+	EXPECT_EQUAL(update(), VERDICT_RETRY);
+	EXPECT_EQUAL(pe.hdbssprod, 1);
+}
+
+/* Another PE's TLBI: it has to wait until the update that it meets is over. */
+static atomic_bool invalidated;
+static pthread_t invalidating;
+
+static void *invalidate(void *unused)
+{
+	(void)unused;
+	tlb_lock(&pe);
+	atomic_store(&invalidated, true);
+	tlb_unlock(&pe);
+	return NULL;
+}
+
+static void other_tlbi(struct fake *f, uint64_t pa)
+{
+	(void)pa;
+	if (f->times++)
+		return;
+	pthread_create(&invalidating, NULL, invalidate, NULL);
+	usleep(100000);
+	EXPECT(!atomic_load(&invalidated));
+}
+
+static void no_tlbi_in_between(void)
+{
+	begin_cached(VTCR, VTCR);
+	fake.interfere = other_tlbi;
+	EXPECT_EQUAL(update(), VERDICT_RETRY);
+	pthread_join(invalidating, NULL);
+	EXPECT(atomic_load(&invalidated));
 }
 
 static void candidates(void)
@@ -228,6 +273,40 @@ static void fruitless(void)
 	EXPECT_EQUAL(update(), VERDICT_RETRY);
 }
 
+/* Lost races of many accesses are no disagreement. */
+static void fruitless_apart(void)
+{
+	unsigned int i;
+
+	begin(CLEAN | DESC_S2AP_W);
+	for (i = 0; i < 1000; i++) {
+		fault.far += 8;
+		EXPECT_EQUAL(update(), VERDICT_RETRY);
+	}
+	for (i = 0; i < 1000; i++) {
+		fault.elr += 4;
+		EXPECT_EQUAL(update(), VERDICT_RETRY);
+	}
+	for (i = 0; i < 1000; i++) {
+		pe.entries_to_guest++;
+		EXPECT_EQUAL(update(), VERDICT_RETRY);
+	}
+	pe.hdbssprod = 512;
+	for (i = 0; i < 1000; i++) {
+		fault.esr = ESR;
+		*leaf() ^= DESC_S2AP_W;
+		EXPECT_EQUAL(update(), i & 1 ? VERDICT_RETRY : VERDICT_REFUSED);
+	}
+	pe.choices.lazy = true;
+	pe.vtcr &= ~VTCR_HDBSS;
+	for (i = 0; i < 1000; i++) {
+		if (i & 1)
+			*leaf() = CLEAN;
+		EXPECT_EQUAL(update(), VERDICT_RETRY);
+	}
+	EXPECT_EQUAL(pe.anomalies, 0);
+}
+
 static void hostile(void)
 {
 	static const uint64_t bad[] = {
@@ -290,10 +369,12 @@ int main(void)
 	appends();
 	leaves_alone();
 	old_translations();
+	no_tlbi_in_between();
 	candidates();
 	refuses();
 	races();
 	fruitless();
+	fruitless_apart();
 	hostile();
 	free(fake.words);
 	return unit_result("append");

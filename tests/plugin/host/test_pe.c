@@ -22,6 +22,7 @@ static void registers(void)
 
 static void enable(void)
 {
+	struct pe at_once = { 0 }, lazy = { .choices.lazy = true };
 	unsigned int i;
 
 	for (i = 0; i < 8; i++) {
@@ -29,7 +30,8 @@ static void enable(void)
 				(i & 4 ? VTCR_HDBSS : 0);
 
 		EXPECT_EQUAL(vtcr_hdbss_enabled(vtcr), i == 7);
-		EXPECT_EQUAL(vtcr_for_qemu(vtcr), i == 7 ? vtcr & ~VTCR_HD : vtcr);
+		EXPECT_EQUAL(vtcr_for_qemu(&at_once, vtcr), i == 7 ? vtcr & ~VTCR_HD : vtcr);
+		EXPECT_EQUAL(vtcr_for_qemu(&lazy, vtcr), (i & 3) == 3 ? vtcr & ~VTCR_HD : vtcr);
 	}
 	EXPECT(hcr_in_guest(HCR_VM));
 	EXPECT(!hcr_in_guest(0));

@@ -157,6 +157,9 @@ static void round_robin(void)
 	vcpu_switched_on(1);
 	EXPECT_EQUAL(current_is(0), 1);
 	EXPECT_EQUAL(current_is(0x1000), 0);
+	vcpu_switched_on(1ull << 32 | 2);	/* nobody */
+	vcpu_switched_on(0x12);
+	EXPECT_EQUAL(current_is(0), 1);
 	vcpu_switched_on(2);
 	EXPECT_EQUAL(current_is(0), -1);	/* 1 or 2? */
 	vcpu_switched_on(0x7777);		/* no such PE */

@@ -102,7 +102,7 @@ class Rig:
         self.stub = FakeStub(
             pes, ESR_EL2=0, FAR_EL2=0x1234, HPFAR_EL2=IPA >> 8, VTTBR_EL2=TABLES,
             HCR_EL2=E2H | VM, ELR_EL2=0x1000_0000, VTCR_EL2=VTCR_OFF, ID_AA64MMFR1_EL1=0x21122,
-            **{f"x{n}": 0x1111 * n for n in range(31)},
+            cpsr=0x3C9, **{f"x{n}": 0x1111 * n for n in range(31)},
         )  # fmt: skip
         barriers = {site.address: site for site in BARRIERS}
         sites = Sites({site.address: site for site in SITES}, RETRY, barriers)

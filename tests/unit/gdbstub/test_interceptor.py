@@ -294,7 +294,7 @@ def test_the_same_instruction_in_a_guest_marks_nothing(rig: Rig) -> None:
     assert HINT_127 not in WORDS.values()
 
 
-@pytest.mark.parametrize("function", [CPU_OFF, CPU_OFF | 0xFFFF_FFFF << 32])
+@pytest.mark.parametrize("function", [CPU_OFF, 0x95C1_BA5F])
 def test_a_cpu_that_is_switched_off_comes_back_reset(rig: Rig, function: int) -> None:
     refused(rig)
     assert rig.stop(SMC, x0=function) == [("go", SMC)]
@@ -302,9 +302,22 @@ def test_a_cpu_that_is_switched_off_comes_back_reset(rig: Rig, function: int) ->
     assert rig.records()[-1][1] == Kind.RESET
 
 
-def test_other_calls_of_the_firmware_change_nothing(rig: Rig) -> None:
-    assert rig.stop(SMC, x0=0x8400_0000) == [("go", SMC)]
+@pytest.mark.parametrize("function", [0x8400_0000, 0xC400_0002, CPU_OFF | 1 << 32, 0xD5C1_BA5F])
+def test_other_calls_of_the_firmware_change_nothing(rig: Rig, function: int) -> None:
+    assert rig.stop(SMC, x0=function) == [("go", SMC)]
     assert len(rig.records(Kind.RESET)) == 1
+
+
+@pytest.mark.parametrize(
+    ("cpsr", "hcr", "resets"),
+    [(0x3C0, E2H | VM, 1), (0x3C5, E2H | VM | 1 << 19, 1), (0x3C5, E2H | VM, 2)],
+)
+def test_an_smc_that_calls_nobody_changes_nothing(
+    rig: Rig, cpsr: int, hcr: int, resets: int
+) -> None:
+    """UNDEFINED at EL0, trapped at EL1 with HCR_EL2.TSC."""
+    assert rig.stop(SMC, x0=CPU_OFF, cpsr=cpsr, HCR_EL2=hcr) == [("go", SMC)]
+    assert len(rig.records(Kind.RESET)) == resets
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,12 @@ def test_a_tlbi_reaches_a_pe_that_is_in_the_guest(lazy: Rig) -> None:
     assert len(lazy.records(Kind.APPEND)) == 1
 
 
+@pytest.mark.parametrize("cpsr", [0x3C5, 0x3C0])
+def test_a_tlbi_below_el2_is_none(lazy: Rig, cpsr: int) -> None:
+    assert lazy.stop(TLBI, cpsr=cpsr) == [("go", TLBI)]
+    assert lazy.records(Kind.TLBI) == []
+
+
 def test_where_the_kernel_has_no_tlbi_nothing_is_forgotten(lazy: Rig) -> None:
     assert lazy.stop(NO_TLBI) == [("go", NO_TLBI)]
     assert lazy.records(Kind.TLBI) == []

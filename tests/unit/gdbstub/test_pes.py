@@ -21,6 +21,7 @@ from qemu_model.checkers.mirror import check_trace
 from qemu_model.gdbstub import pes as pes_module
 from qemu_model.gdbstub.pes import EmulatedPe, GuestAbort, Verdict
 from qemu_model.gdbstub.ram import RamFile
+from qemu_model.model.choices import BEST, Caching, Choices
 from qemu_model.trace import Anomaly, Header, RawRecord, TraceWriter, read_trace
 from qemu_model.trace import Kind as Record
 from tests.unit.arch.tables import Ram, map_leaf, vtcr
@@ -29,7 +30,8 @@ HEADER = Header(0x4000_0000, 0x1000_0000, 1, "gdbstub")
 BUFFER, TABLES, POOL, OUTPUT = 0x4100_0000, 0x4200_0000, 0x4210_0000, 0x4300_0000
 OUTSIDE = 0x8000_0000
 VTCR_OFF = vtcr("4k", 40, 1)
-VTCR_ON = VTCR_OFF | VTCR_HA.mask | VTCR_HD.mask | VTCR_HDBSS.mask
+VTCR_DIRTY = VTCR_OFF | VTCR_HA.mask | VTCR_HD.mask
+VTCR_ON = VTCR_DIRTY | VTCR_HDBSS.mask
 HCR = 1 | 1 << 34
 """VM and E2H."""
 DBM, WRITE, READ, AF, PAGE, BLOCK = 1 << 51, 1 << 7, 1 << 6, 1 << 10, 0b11, 0b01
@@ -39,6 +41,7 @@ CM = syndrome.CM.mask
 FAR, ELR = 0x1234, 0x1_0000_0000
 VECTOR = 0x400
 HVC = 0x16 << 26
+REFUSED = Verdict.REFUSED
 
 
 def data_abort(level: int = 3, kind: Kind = Kind.PERMISSION, **fields: bool) -> int:
@@ -49,12 +52,15 @@ def data_abort(level: int = 3, kind: Kind = Kind.PERMISSION, **fields: bool) -> 
 class Rig:
     """One emulated PE, its memory and its trace."""
 
-    def __init__(self, directory: Path, ram: Ram | RamFile | None = None) -> None:
+    def __init__(
+        self, directory: Path, ram: Ram | RamFile | None = None, choices: Choices = BEST
+    ) -> None:
         self.ram = Ram(holes=[range(0, 0x4000_0000), range(0x5000_0000, 1 << 56)])
         self._path = directory / "trace.bin"
         self._trace = TraceWriter(self._path, HEADER)
         self._trace.write(Record.BEGIN, 0, (1,))
-        self.pe = EmulatedPe(0, ram or self.ram, self._trace)
+        self._choices = choices
+        self.pe = EmulatedPe(0, ram or self.ram, self._trace, choices)
         self.pe.reset(VTCR_OFF)
         self._pool = POOL
 
@@ -75,22 +81,24 @@ class Rig:
     def enter(self, hcr: int = HCR) -> None:
         self.pe.enter(TABLES, hcr, ELR)
 
-    def fault(self, ipa: int = IPA, esr: int | None = None) -> Verdict:
+    def fault(
+        self, ipa: int = IPA, esr: int | None = None, far: int = FAR, elr: int = ELR
+    ) -> Verdict:
         """An abort, handled as the interceptor handles it at the vector."""
-        abort = GuestAbort(data_abort() if esr is None else esr, ipa >> 8)
+        abort = GuestAbort(data_abort() if esr is None else esr, ipa >> 8, far, elr)
         verdict = Verdict.KERNEL
-        if self.pe.enabled and abort.may_dirty:
+        if self.pe.hides_hd and abort.may_dirty:
             verdict = self.pe.abort(abort)
         if verdict is not Verdict.RETRY:
             delivered = abort.esr if self.pe.refused is None else self.pe.refused[1]
-            self.pe.leave(delivered, FAR, abort.hpfar, VECTOR, ELR)
+            self.pe.leave(delivered, far, abort.hpfar, VECTOR, elr)
         return verdict
 
     def records(self) -> list[RawRecord]:
         """End the trace and read it back; the checker has nothing against it."""
         self._trace.close()
         records = list(read_trace(self._path))
-        assert [divergence.seen for divergence in check_trace(records)] == []
+        assert [divergence.seen for divergence in check_trace(records, self._choices)] == []
         return records
 
     def of(self, kind: Record) -> list[RawRecord]:
@@ -206,7 +214,7 @@ def test_a_page_that_is_not_to_be_dirtied(rig: Rig) -> None:
 def test_what_no_hdbss_can_change(rig: Rig, esr: int) -> None:
     rig.map(IPA)
     running(rig)
-    assert not GuestAbort(esr, 0).may_dirty
+    assert not GuestAbort(esr, 0, 0, 0).may_dirty
     assert rig.fault(esr=esr) is Verdict.KERNEL
     assert rig.of(Record.APPEND) == []
 
@@ -275,6 +283,34 @@ def test_retries_without_any_append_end(rig: Rig, monkeypatch: pytest.MonkeyPatc
     assert rig.anomalies() == [(Anomaly.WALK_DISAGREES, IPA)]
 
 
+def test_lost_races_of_many_accesses_are_no_disagreement(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pes_module, "_FRUITLESS", 3)
+    rig.map(IPA, CLEAN | WRITE)
+    running(rig)
+    for n in range(20):
+        assert rig.fault(far=FAR + n) is Verdict.RETRY
+    for n in range(20):
+        assert rig.fault(elr=ELR + n) is Verdict.RETRY
+    for _ in range(20):
+        rig.pe.leave(HVC, FAR, 0, VECTOR, ELR)
+        rig.enter()
+        assert rig.fault() is Verdict.RETRY
+    assert rig.anomalies() == []
+
+
+def test_nor_are_those_with_refusals_in_between(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pes_module, "_FRUITLESS", 3)
+    rig.map(IPA, CLEAN | WRITE)
+    rig.map(IPA + 0x1000)
+    running(rig, prod=512)
+    for _ in range(20):
+        assert rig.fault() is Verdict.RETRY
+        assert rig.pe.abort(GuestAbort(data_abort(), IPA + 0x1000 >> 8, FAR, ELR)) is REFUSED
+    assert rig.pe._fruitless == 0
+
+
 # --- registers and places -----------------------------------------------------
 
 
@@ -285,6 +321,43 @@ def test_qemu_sees_no_hardware_dirty_state(rig: Rig) -> None:
     assert rig.pe.write(SysReg.VTCR_EL2, without_hdbss, 0) == without_hdbss
     held = [record[6] for record in rig.of(Record.WRITE)]
     assert held == [VTCR_ON, VTCR_OFF, without_hdbss]
+
+
+@pytest.fixture
+def lazy(tmp_path: Path) -> Iterator[Rig]:
+    yield Rig(tmp_path, choices=Choices(caching=Caching.LAZY))
+
+
+def test_nor_does_it_while_hdbss_may_still_be_cached(lazy: Rig) -> None:
+    assert lazy.pe.write(SysReg.VTCR_EL2, VTCR_ON, 0) == VTCR_ON & ~VTCR_HD.mask
+    assert lazy.pe.write(SysReg.VTCR_EL2, VTCR_DIRTY, 0) == VTCR_DIRTY & ~VTCR_HD.mask
+    assert lazy.pe.hides_hd
+    only_hd = VTCR_OFF | VTCR_HD.mask
+    assert lazy.pe.write(SysReg.VTCR_EL2, only_hd, 0) == only_hd
+    assert not lazy.pe.hides_hd
+
+
+@pytest.mark.parametrize(
+    ("cached", "now", "expected"),
+    [
+        (VTCR_ON, VTCR_DIRTY, (Verdict.RETRY, 1, True)),
+        (VTCR_DIRTY, VTCR_DIRTY, (Verdict.RETRY, 0, True)),
+        (VTCR_DIRTY, VTCR_OFF, (Verdict.RETRY, 0, True)),
+        (VTCR_OFF, VTCR_DIRTY, (Verdict.KERNEL, 0, False)),
+    ],
+)
+def test_what_is_cached_with_hd_on(
+    lazy: Rig, cached: int, now: int, expected: tuple[Verdict, int, bool]
+) -> None:
+    descriptor = lazy.map(IPA)
+    running(lazy, vtcr_value=cached)
+    lazy.pe.leave(HVC, FAR, 0, VECTOR, ELR)
+    lazy.pe.write(SysReg.VTCR_EL2, now, 0)
+    lazy.enter()
+    verdict = lazy.fault()
+    dirty = bool(lazy.ram.words[descriptor] & WRITE)
+    assert (verdict, lazy.pe.model.producer.index, dirty) == expected
+    lazy.records()
 
 
 def test_an_entry_without_stage_2_is_none(rig: Rig) -> None:

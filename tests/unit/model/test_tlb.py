@@ -75,6 +75,8 @@ class Guest:
         (DIRTY, ON, (True, 0, True)),  # and nobody is told
         (ON, OFF, (True, 1, True)),
         (ON, DIRTY, (True, 1, True)),
+        (DIRTY, OFF, (True, 0, True)),
+        (OFF, DIRTY, (False, 0, False)),
         (ON, ON, (True, 1, True)),
     ],
 )
