@@ -87,6 +87,7 @@ def mutant(tree: Tree, request: pytest.FixtureRequest) -> Iterator[Path]:
 FOUND: dict[str, tuple[tuple[str, str], ...]] = {
     "fsc-ignored": (("fault.abort-dirty", "lost"), ("fault.abort-late", "lost")),
     "only-permission": (("fault.abort-precise", "lost"),),
+    "no-protect": (("log.running", "lost"), ("huge.thp", "lost")),
 }
 """By mutant: scenarios that have to fail, each with the checker that names the cause."""
 

@@ -39,7 +39,7 @@ def test_the_first_patches_alone(out: Path, count: int, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     log = (tree / "build.log").read_text()
     assert "warning: " not in log
-    words = ["--kernel", tree / "Image", "--vmlinux", tree / "vmlinux", "--uapi", "none"]
+    words = ["--linux", tree / "obj", "--uapi", "none"]
     ran = hdbss("run", "baseline.write-protect", "bitmap.stride", *words)
     assert ran.returncode == Exit.AGREE, ran.stdout + ran.stderr
     shutil.rmtree(tree / "obj")
