@@ -145,6 +145,19 @@ static void switch_to(u64 vtcr_bits)
 	asm volatile("isb" : : : "memory");
 }
 
+/* A store after HD went without a TLBI: as it was before, if that is what is cached. */
+static void store_after_off(unsigned int number, const volatile u64 *d)
+{
+	bool lazy = parameter_is("caching", "lazy");
+	u64 esr = run(&guest, el1_store, PAGE(number), 5, 1, 0);
+
+	if (lazy)
+		check("off, before a TLBI: as if it were on", ended(esr));
+	else
+		check_equal("off: an ordinary fault", esr & (ESR_HDBSSF | 0x3f), 0x0f);
+	check_equal("dirty as chosen", *d & S2AP_W, lazy ? S2AP_W : 0);
+}
+
 /* 2: VTCR_EL2.{HA,HD,HDBSS} may be in effect as they were until a TLBI, but not after it. */
 static void caching(void)
 {
@@ -157,13 +170,8 @@ static void caching(void)
 		d[i] = page(i, CLEAN);
 	check_equal("an entry while HDBSS is on", entries_of(el1_store, PAGE(0)), 1);
 	switch_to(VTCR_HA);
-	esr = run(&guest, el1_store, PAGE(1), 5, 1, 0);
-	if (lazy)
-		check("off, before a TLBI: as if it were on", ended(esr));
-	else
-		check_equal("off: an ordinary fault", esr & (ESR_HDBSSF | 0x3f), 0x0f);
+	store_after_off(1, d[1]);
 	check_equal("entries as chosen", hdbssprod_read(), 1 + lazy);
-	check_equal("dirty as chosen", *d[1] & S2AP_W, lazy ? S2AP_W : 0);
 	tlb_flush();
 	esr = run(&guest, el1_store, PAGE(2), 5, 1, 0);
 	check_equal("off, after a TLBI: an ordinary fault", esr & (ESR_HDBSSF | 0x3f), 0x0f);
@@ -191,7 +199,6 @@ static void caching_hd(void)
 	bool lazy = parameter_is("caching", "lazy");
 	volatile u64 *d[5];
 	unsigned int i;
-	u64 esr;
 
 	for (i = 0; i < 5; i++)
 		d[i] = page(i, CLEAN);
@@ -203,12 +210,7 @@ static void caching_hd(void)
 	check_equal("no entry after a TLBI", entries_of(el1_store, PAGE(2)), 0);
 	check_equal("dirty without one", *d[2] & S2AP_W, S2AP_W);
 	switch_to(VTCR_HA);
-	esr = run(&guest, el1_store, PAGE(3), 5, 1, 0);
-	if (lazy)
-		check("HD off, before a TLBI: as if it were on", ended(esr));
-	else
-		check_equal("HD off: an ordinary fault", esr & (ESR_HDBSSF | 0x3f), 0x0f);
-	check_equal("dirty as chosen", *d[3] & S2AP_W, lazy ? S2AP_W : 0);
+	store_after_off(3, d[3]);
 	tlb_flush();
 	switch_to(VTCR_TRACK);
 	tlb_flush();
@@ -232,17 +234,11 @@ static void caching_undefined_tlbi(void)
 	sysreg_write(hcr_el2, HCR_RW);
 	barrier();
 	esr = run(&guest, el1_tlbi, 0, 0, 0, 0);
-	check("EL1 has it", ESR_EC(esr) == EC_HVC && (esr & 0xffff) == 2);
-	check_equal("as UNDEFINED", ESR_EC(guest.x[1]), EC_UNKNOWN);
+	check_undefined("TLBI at EL1", esr, false);
 	sysreg_write(hcr_el2, HCR_RW | HCR_VM);
 	barrier();
-	esr = run(&guest, el1_store, PAGE(1), 5, 1, 0);
-	if (lazy)
-		check("no TLBI: as if HDBSS were on", ended(esr));
-	else
-		check_equal("off: an ordinary fault", esr & (ESR_HDBSSF | 0x3f), 0x0f);
+	store_after_off(1, d);
 	check_equal("entries as chosen", hdbssprod_read(), 1 + lazy);
-	check_equal("dirty as chosen", *d & S2AP_W, lazy ? S2AP_W : 0);
 }
 
 /* Of a full buffer: without a TLBI it may refuse although HDBSS is off. */

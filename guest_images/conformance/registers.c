@@ -59,10 +59,7 @@ static void undefined(void)
 		u64 esr = run_at(&guest, accesses[i].code, el0 ? SPSR_EL0T : SPSR_EL1H, 0x5000,
 				 0, 0, 0);
 
-		/* The guest's own handler says from where it was called. */
-		check(el0 ? accesses[i].el0 : accesses[i].el1,
-		      ESR_EC(esr) == EC_HVC && (esr & 0xffff) == (el0 ? 3 : 2));
-		check_equal("taken to EL1 as UNDEFINED", ESR_EC(guest.x[1]), EC_UNKNOWN);
+		check_undefined(el0 ? accesses[i].el0 : accesses[i].el1, esr, el0);
 		check_equal("HDBSSBR_EL2 is not changed", hdbssbr_read(), buffer);
 		check_equal("HDBSSPROD_EL2 is not changed", hdbssprod_read(), 0);
 		check_equal("the register that MRS names is not changed", guest.x[0], 0x5000);

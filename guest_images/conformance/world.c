@@ -32,6 +32,12 @@ u64 entries_of(const char *code, u64 address)
 	return (hdbssprod_read() & HDBSSPROD_INDEX) - before;
 }
 
+void check_undefined(const char *what, u64 esr, bool el0)
+{
+	check(what, ESR_EC(esr) == EC_HVC && (esr & 0xffff) == (el0 ? 3 : 2));
+	check_equal("taken to EL1 as UNDEFINED", ESR_EC(guest.x[1]), EC_UNKNOWN);
+}
+
 bool refused(u64 esr)
 {
 	return ESR_EC(esr) == EC_DABT &&

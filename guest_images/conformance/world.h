@@ -20,6 +20,8 @@ volatile u64 *page(unsigned int number, u64 attributes);
 u64 entries_of(const char *code, u64 address);
 /* Whether a syndrome is that of a write that was refused at level 3. */
 bool refused(u64 esr);
+/* What guest code ended with that was UNDEFINED: its own handler says from where it was called. */
+void check_undefined(const char *what, u64 esr, bool el0);
 /* Fewer of something where each event stops the machine. */
 static inline unsigned int fewer(unsigned int many, unsigned int few)
 {
