@@ -429,12 +429,13 @@ class Interceptor:
     def _tlbi(self, pe: EmulatedPe, site: Site) -> None:
         """A place where a TLBI stands, unless the kernel has put nothing there."""
         found = tlbi(self._ram.read32(self.kernel.physical(site.address)) or 0)
-        vttbr, cpsr = self.gdb.read("VTTBR_EL2", "cpsr")
-        if found is not None and _el(cpsr) == 2:
-            vmid = 0 if found.all else vttbr >> 48
-            pe.tlbi(found, vmid, site.address)
-            for other in self.pes if found.broadcast else (pe,):
-                other.forget(None if found.all else vmid)
+        if found is not None:
+            vttbr, cpsr = self.gdb.read("VTTBR_EL2", "cpsr")
+            if _el(cpsr) == 2:
+                vmid = 0 if found.all else vttbr >> 48
+                pe.tlbi(found, vmid, site.address)
+                for other in self.pes if found.broadcast else (pe,):
+                    other.forget(None if found.all else vmid)
         self._go()
 
     def _arm_barriers(self) -> None:

@@ -47,14 +47,15 @@ static uint64_t guest_vtcr(struct vcpu *vcpu)
 	return tlb_vtcr(&vcpu->pe, vcpu->entry_vttbr);
 }
 
-static bool guest_has_hdbss(struct vcpu *vcpu)
+/* The same, for a look that may be old by the time it is used */
+static uint64_t guest_vtcr_now(struct vcpu *vcpu)
 {
 	uint64_t vtcr;
 
 	tlb_lock(&vcpu->pe);
 	vtcr = guest_vtcr(vcpu);
 	tlb_unlock(&vcpu->pe);
-	return vtcr_hdbss_enabled(vtcr);
+	return vtcr;
 }
 
 /* Whether HD, which QEMU does not see, is in effect as software wrote it or as it is cached */
@@ -65,9 +66,7 @@ static bool guest_has_hidden_hd(struct vcpu *vcpu)
 
 	if (vtcr_for_qemu(pe, pe->vtcr) != pe->vtcr)
 		return true;
-	tlb_lock(pe);
-	vtcr = guest_vtcr(vcpu);
-	tlb_unlock(pe);
+	vtcr = guest_vtcr_now(vcpu);
 	return vtcr_for_qemu(pe, vtcr) != vtcr;
 }
 
@@ -156,7 +155,7 @@ static void preset_index(struct vcpu *vcpu)
 	struct pe *pe = &vcpu->pe;
 	uint64_t capacity = hdbssbr_capacity(pe->hdbssbr);
 
-	if (!guest_has_hdbss(vcpu) || pe->hdbssprod)
+	if (!vtcr_hdbss_enabled(guest_vtcr_now(vcpu)) || pe->hdbssprod)
 		return;
 	injection = inject_meet(pe->injector, EVENT_ENTRY, pe->index, vcpu->entry_vttbr, 0);
 	if (!injection)
