@@ -219,15 +219,18 @@ def _qemu(
         return qemu, Mode.GDB
 
 
-def _uapi(choice: Choice, bench: Bench, progress: Progress, boots: bool) -> Uapi:
+def _told(choice: Choice, kernel: KernelImage) -> Uapi | None:
+    """What the user or the kernel's headers say of its HDBSS."""
     style, _, number = (choice.uapi or "").partition(":")
-    known: Uapi | None = None
     if style in ("auto", "none"):
-        known = Uapi(style)
-    elif number:
-        known = Uapi("cap", int(number))
-    elif bench.kernel.cap is not None:
-        known = Uapi("cap", bench.kernel.cap)
+        return Uapi(style)
+    if number:
+        return Uapi("cap", int(number))
+    return None if kernel.cap is None else Uapi("cap", kernel.cap)
+
+
+def _uapi(choice: Choice, bench: Bench, progress: Progress, boots: bool) -> Uapi:
+    known = _told(choice, bench.kernel)
     if known is not None:
         if choice.foreign and boots:
             # A kernel that hangs is told once, and not after hours of the whole catalogue.
@@ -237,7 +240,7 @@ def _uapi(choice: Choice, bench: Bench, progress: Progress, boots: bool) -> Uapi
         progress.line("how this kernel's HDBSS is driven would be found out by booting it once")
         return Uapi("none")
     found = probe_uapi(bench, progress)
-    if style == "cap" and found.style != "cap":
+    if choice.uapi == "cap" and found.style != "cap":
         raise UsageError("this kernel offers no capability that behaves like HDBSS; see --uapi")
     progress.line(f"the kernel's HDBSS is driven by --uapi {found}")
     return found
