@@ -10,12 +10,17 @@ from pathlib import Path
 import pytest
 
 from qemu_model import session
+from qemu_model.machine import images
 from qemu_model.machine.command import Mode
 from qemu_model.machine.progress import SilentProgress
 from qemu_model.runner import Bench
 
 LIMIT = 900.0
 """Seconds that any one command may take before the test calls it a hang."""
+
+KERNEL = images.ROOT / "guest_images" / "kernel"
+PATCHES = KERNEL / "patches" / "6.12"
+BUILD_LIMIT = 45 * 60
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -43,6 +48,18 @@ def hdbss(*words: object, **environment: str) -> "subprocess.CompletedProcess[st
         cwd=Path(__file__).parents[2],
         check=False,
     )
+
+
+def build_kernel(patches: Path, out: Path) -> None:
+    """Build the kernel of the default configuration with these patches, or go on building it."""
+    done = subprocess.run(
+        [KERNEL / "build.sh", images.tarball(), patches, out],
+        timeout=BUILD_LIMIT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def one_line(done: "subprocess.CompletedProcess[str]") -> str:

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from qemu_model import session
-from qemu_model.machine import images
 from qemu_model.machine.cache import Cache
 from qemu_model.machine.command import KernelImage
 from qemu_model.machine.flushwatch import FlushPlan
@@ -25,12 +24,11 @@ from qemu_model.report.result import Exit, Result
 from qemu_model.report.text import block
 from qemu_model.runner import Bench, run_scenario
 from qemu_model.scenarios.catalogue import SCENARIOS, select
-from tests.system.conftest import hdbss
+from tests.system.conftest import PATCHES, build_kernel, hdbss
 
 pytestmark = pytest.mark.nightly
 
 MUTANTS = Path(__file__).parent / "mutants"
-BUILD_LIMIT = 45 * 60
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,7 @@ class Tree:
 
     def build(self) -> Path:
         """Build what is there; returns the Image."""
-        kernel = images.ROOT / "guest_images" / "kernel"
-        subprocess.run(
-            [kernel / "build.sh", images.tarball(), kernel / "patches" / "6.12", self.directory],
-            check=True,
-            timeout=BUILD_LIMIT,
-            stdout=subprocess.DEVNULL,
-        )
+        build_kernel(PATCHES, self.directory)
         return self.directory / "Image"
 
     def patch(self, patch: Path, *options: str) -> None:

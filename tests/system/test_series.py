@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from qemu_model.machine import images
 from qemu_model.report.result import Exit
-from tests.system.conftest import hdbss
+from tests.system.conftest import PATCHES, build_kernel, hdbss
 
 pytestmark = pytest.mark.nightly
 
-KERNEL = images.ROOT / "guest_images" / "kernel"
-PATCHES = sorted((KERNEL / "patches" / "6.12").glob("*.patch"))
-BUILD_LIMIT = 45 * 60
+SERIES = sorted(PATCHES.glob("*.patch"))
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +21,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # All of them but the documentation are what everything else runs on.
-@pytest.mark.parametrize("count", range(1, len(PATCHES) - 1))
+@pytest.mark.parametrize("count", range(1, len(SERIES) - 1))
 def test_the_first_patches_alone(out: Path, count: int, tmp_path: Path) -> None:
-    for patch in PATCHES[:count]:
+    for patch in SERIES[:count]:
         shutil.copy(patch, tmp_path)
     tree = out / str(count)
-    done = subprocess.run(
-        [KERNEL / "build.sh", images.tarball(), tmp_path, tree],
-        timeout=BUILD_LIMIT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    build_kernel(tmp_path, tree)
     log = (tree / "build.log").read_text()
     assert "warning: " not in log
     words = ["--linux", tree / "obj", "--uapi", "none"]
@@ -45,7 +35,7 @@ def test_the_first_patches_alone(out: Path, count: int, tmp_path: Path) -> None:
     shutil.rmtree(tree / "obj")
 
 
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.name)
+@pytest.mark.parametrize("patch", SERIES, ids=lambda patch: patch.name)
 def test_checkpatch_has_no_error(out: Path, patch: Path) -> None:
     trees = sorted(out.glob("*/src/scripts/checkpatch.pl"))
     assert trees, "the trees above were not built"
