@@ -9,9 +9,9 @@ what the checkers say about a run.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from qemu_model.errors import UsageError
+from qemu_model.globs import matching
 from qemu_model.machine.command import Mode
 
 NONE = "none"
@@ -219,9 +219,4 @@ def select(patterns: Sequence[str]) -> tuple[Bug, ...]:
 
     UsageError when a pattern matches nothing.
     """
-    for pattern in patterns:
-        if not any(fnmatchcase(bug.name, pattern) for bug in BUGS):
-            raise UsageError(f"no seeded bug matches {pattern!r}; `hdbss bugs --list` has them all")
-    if not patterns:
-        return BUGS
-    return tuple(b for b in BUGS if any(fnmatchcase(b.name, pattern) for pattern in patterns))
+    return matching(BUGS, patterns, "seeded bug", "hdbss bugs --list")

@@ -2,9 +2,8 @@
 """All scenarios, and how their names are chosen on the command line."""
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
-from qemu_model.errors import UsageError
+from qemu_model.globs import matching
 from qemu_model.scenarios import (
     bitmap,
     buffer,
@@ -38,9 +37,4 @@ def select(patterns: Sequence[str]) -> tuple[Scenario, ...]:
 
     No pattern means all.  UsageError when a pattern matches nothing.
     """
-    for pattern in patterns:
-        if not any(fnmatchcase(scenario.name, pattern) for scenario in SCENARIOS):
-            raise UsageError(f"no scenario matches {pattern!r}; `hdbss list` prints them all")
-    if not patterns:
-        return SCENARIOS
-    return tuple(s for s in SCENARIOS if any(fnmatchcase(s.name, p) for p in patterns))
+    return matching(SCENARIOS, patterns, "scenario", "hdbss list")

@@ -39,19 +39,15 @@ def _log_running(s: Script) -> None:
     s("pin", "agent", cpu=0)
     s("pin", vcpu=0, cpu=1)
     s.payload("start", "stride", 0, pages, loops=0)
-    for _ in range(3):
+    for turn in range(4):
+        if turn:
+            s("log", 0, "off")
         s("log", 0, "on")
         s("snapshot", 0)
         for _ in range(2):
             s("await", 0, page=pages - 1)
             s.harvest_running()
         s.settle(pages - 1)
-        s("log", 0, "off")
-    s("log", 0, "on")
-    s("snapshot", 0)
-    s("await", 0, page=pages - 1)
-    s.harvest_running()
-    s.settle(pages - 1)
     s("stop", 0)
     s.harvest()
     s.reaches(f"entries>={pages}")
