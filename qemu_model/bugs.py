@@ -185,7 +185,7 @@ BUGS: tuple[Bug, ...] = (
         "no-srcu",
         "pages are marked dirty without kvm->srcu",
         "bitmap.stride",
-        "kernel_log",
+        "srcu",
     ),
     _bug(
         "ring-overrun",

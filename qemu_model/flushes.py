@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """flushes.jsonl: what the kernel's own dirty bitmaps held at each flush of an HDBSS buffer.
 
-This module is the definition of format version 1: JSON, an object on each line.  The
-first line is ``{"version": 1, "page_shift": 12, "symbol": null}``; ``symbol`` is what
-``--flush-symbol`` named.  Each further line is one of
+This module is the definition of format version 2: JSON, an object on each line.  The
+first line is ``{"version": 2, "page_shift": 12, "symbol": null, "no_srcu": ""}``; ``symbol``
+is what ``--flush-symbol`` named, ``no_srcu`` why readers are not counted.  Each further line
+is one of
 
 ``{"flush": N, ...}``
     Flush number N, from 1: HDBSSPROD_EL2 was written with INDEX 0 after it was not 0.
@@ -25,6 +26,9 @@ first line is ``{"version": 1, "page_shift": 12, "symbol": null}``; ``symbol`` i
     clean        frames of the entries whose bit was 0 after the flush
     unlogged     number of frames that are in no slot with a bitmap
     invalid      number of different entries that name no page
+    readers      times that somebody was in a read-side critical section of kvm->srcu, or
+                 held kvm->slots_lock, at the last MRS of INDEX, plus times that somebody
+                 entered one from then until the look; -1 where it is not known
     error        why it could not be looked at: then slots, before and clean
                  are empty and mean nothing; "" otherwise
     ============ ================================================================
@@ -52,10 +56,12 @@ from pathlib import Path
 from typing import Any
 
 from qemu_model import watchlog
+from qemu_model.arch.entry import IPA, TTWL, ttwl_to_level
+from qemu_model.arch.stage2 import FINAL_LEVEL
 from qemu_model.pages import Ranges, count_pages, format_ranges, parse_ranges
 from qemu_model.vmlinux.kvm import PAGES_MAX
 
-VERSION = 1
+VERSION = 2
 ENTRIES_MAX = 1 << 18
 """A buffer of the largest size."""
 AMOUNT_MAX = 1 << 22
@@ -85,6 +91,7 @@ class Flush:
     clean: Ranges = ()
     unlogged: int = 0
     invalid: int = 0
+    readers: int = -1
     error: str = ""
 
 
@@ -96,6 +103,7 @@ class FlushLog:
     late: frozenset[int] = frozenset()
     page_shift: int = 12
     symbol: str | None = None
+    no_srcu: str = ""
     absent: str = ""
     """Why nothing, or not everything, could be watched; empty if nothing was in the way."""
     cut: bool = field(default=False)
@@ -118,6 +126,18 @@ def ranges_of(ascending: Iterable[int]) -> Ranges:
     if first >= 0:
         found.append((first, last))
     return tuple(found)
+
+
+def block_of(entry: int, page_shift: int) -> tuple[int, int] | None:
+    """What an entry covers: the frames whose number >> the first is the second.
+
+    None for an entry that names no page.
+    """
+    level = ttwl_to_level(TTWL.get(entry))
+    if not entry & 1 or not 0 <= level <= FINAL_LEVEL:
+        return None
+    width = (page_shift - 3) * (FINAL_LEVEL - level)
+    return width, (entry & IPA.mask) >> page_shift + width
 
 
 def format_entries(entries: Sequence[int]) -> str:
@@ -195,6 +215,7 @@ def _parse(lines: list[dict[str, Any]]) -> FlushLog:
         log.late,
         watchlog.page_shift(log.head),
         None if symbol is None else str(symbol),
+        str(log.head["no_srcu"]),
         log.absent,
         log.cut,
     )

@@ -8,6 +8,7 @@ becomes a set only against the size of its slot.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable
 
 Ranges = tuple[tuple[int, int], ...]
@@ -44,6 +45,12 @@ def format_ranges(ranges: Ranges) -> str:
 def count_pages(ranges: Ranges) -> int:
     """How many pages they are."""
     return sum(last - first + 1 for first, last in ranges)
+
+
+def has_page(ranges: Ranges, page: int) -> bool:
+    """Whether a page is one of them."""
+    at = bisect_right(ranges, page, key=lambda pair: pair[0]) - 1
+    return at >= 0 and page <= ranges[at][1]
 
 
 def joined(parts: Iterable[Ranges]) -> Ranges:

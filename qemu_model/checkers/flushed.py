@@ -25,16 +25,14 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from qemu_model.arch.entry import IPA, TTWL, ttwl_to_level
 from qemu_model.arch.registers import ENTRY_BYTES, HDBSSPROD_INDEX, SysReg, hdbss_base
-from qemu_model.arch.stage2 import FINAL_LEVEL
 from qemu_model.channel import Frame, Pages, Result, What
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
 from qemu_model.checkers.lost import SHOWN
-from qemu_model.flushes import Flush
+from qemu_model.flushes import Flush, block_of
 from qemu_model.model import injection
-from qemu_model.pages import Ranges, count_pages
+from qemu_model.pages import Ranges, count_pages, has_page
 from qemu_model.program import Operation
 from qemu_model.run import Run
 from qemu_model.trace import FLAG_INDEX, HEADER, RECORD, Kind, RawRecord, describe
@@ -278,7 +276,9 @@ class _Agent:
             if name == "slot":
                 changes += 1
             elif (
-                name in _ENDS or window.failed or any(_has(ranges, page) for ranges in window.pages)
+                name in _ENDS
+                or window.failed
+                or any(has_page(ranges, page) for ranges in window.pages)
             ):
                 return True
         return changes > (1 if same else 0)
@@ -298,11 +298,6 @@ def _window(operation: Operation, marks: Marks, frames: list[Frame]) -> _Window:
     )
 
 
-def _has(ranges: Ranges, page: int) -> bool:
-    at = bisect_right(ranges, page, key=lambda pair: pair[0]) - 1
-    return at >= 0 and page <= ranges[at][1]
-
-
 def _lost(case: _Case, agent: _Agent) -> Iterator[Lost]:
     """What vanished in a flush."""
     flush = case.flush
@@ -314,7 +309,7 @@ def _lost(case: _Case, agent: _Agent) -> Iterator[Lost]:
     kept = {
         block
         for entry in flush.entries[: case.kept]
-        if (block := _block(entry, case.page_shift)) is not None
+        if (block := block_of(entry, case.page_shift)) is not None
     }
     widths = {width for width, _ in kept}
     for first, last in flush.clean:
@@ -330,17 +325,8 @@ def _lost(case: _Case, agent: _Agent) -> Iterator[Lost]:
             yield frame, number, page
 
 
-def _block(entry: int, page_shift: int) -> tuple[int, int] | None:
-    """What an entry covers: the frames whose number >> the first is the second."""
-    level = ttwl_to_level(TTWL.get(entry))
-    if not entry & 1 or not 0 <= level <= FINAL_LEVEL:
-        return None
-    width = (page_shift - 3) * (FINAL_LEVEL - level)
-    return width, (entry & IPA.mask) >> page_shift + width
-
-
 def _covers(entry: int, frame: int, page_shift: int) -> bool:
-    block = _block(entry, page_shift)
+    block = block_of(entry, page_shift)
     return block is not None and frame >> block[0] == block[1]
 
 
@@ -353,7 +339,7 @@ def _vanished(run: Run, case: _Case, first: Lost, pages: int) -> Explain:
         position = next(
             (i for i, e in enumerate(flush.entries) if _covers(e, frame, case.page_shift)), 0
         )
-        before = _has(flush.before, frame)
+        before = has_page(flush.before, frame)
         append = case.records[position] if position < len(case.records) else 0
         entry = flush.entries[position] if position < len(flush.entries) else 0
         return Divergence(

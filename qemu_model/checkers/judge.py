@@ -15,6 +15,7 @@ from qemu_model.checkers import (
     mirror,
     programming,
     reached,
+    srcu,
     uapi,
 )
 from qemu_model.checkers.finding import Divergence
@@ -30,6 +31,7 @@ CHECKERS: tuple[tuple[str, Checker], ...] = (
     ("lost", lost.check),
     ("drained", drained.check),
     ("flushed", flushed.check),
+    ("srcu", srcu.check),
     ("barriers", barriers.check),
     ("mirror", mirror.check),
     ("buffer", buffer.check),
@@ -42,7 +44,7 @@ CHECKERS: tuple[tuple[str, Checker], ...] = (
 """In the order of the report: what loses memory comes first."""
 
 _NEED_TRACE = (
-    *("drained", "flushed", "barriers", "mirror"),
+    *("drained", "flushed", "srcu", "barriers", "mirror"),
     *("buffer", "programming", "liveness"),
 )
 
@@ -109,7 +111,7 @@ def judge(run: Run) -> Verdict:
     for name, check in CHECKERS:
         if run.trace is None and name in _NEED_TRACE:
             skipped[name] = "the PEs had no FEAT_HDBSS, so there is no trace"
-        elif name == "flushed" and run.flushes.absent and not run.flushes.flushes:
+        elif name in ("flushed", "srcu") and run.flushes.absent and not run.flushes.flushes:
             skipped[name] = run.flushes.absent
         elif name == "buffer" and run.buffers.absent and not run.buffers.looks:
             skipped[name] = run.buffers.absent

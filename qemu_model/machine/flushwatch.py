@@ -19,6 +19,7 @@ from qemu_model.pages import Ranges
 from qemu_model.vmlinux.kernelmap import KernelMap
 from qemu_model.vmlinux.kvm import Kvm, MemSlot
 from qemu_model.vmlinux.memory import KernelMemory, Ram, Unreadable
+from qemu_model.vmlinux.srcu import Readers, count_readers
 
 BYTES_MAX = 256 << 20
 """Size of flushes.jsonl at which watching ends: a kernel may flush for ever."""
@@ -66,17 +67,17 @@ class _Noted:
     slots: frozenset[MemSlot]
     """Those that were there, with the same bitmap, each time."""
     before: Ranges
+    readers: Readers | None
     late: bool = False
 
 
 @dataclass(frozen=True)
 class _Taken:
-    """A flush, the guest's VTTBR_EL2, and what was noted before: its slots, and whether late."""
+    """A flush, the guest's VTTBR_EL2, and what was noted before."""
 
     flush: Flush
     vttbr: int
-    slots: frozenset[MemSlot]
-    late: bool
+    noted: _Noted | None
 
 
 @dataclass
@@ -105,7 +106,13 @@ class FlushWatcher:
         self._last: int | _Pe | None = None
         """The last call: the number of the flush, or whose beginning was noted."""
         shift = plan.kernel.page_shift
-        self._out = WatchFile(out, version=VERSION, page_shift=shift, symbol=plan.symbol)
+        self._out = WatchFile(
+            out,
+            version=VERSION,
+            page_shift=shift,
+            symbol=plan.symbol,
+            no_srcu="" if plan.kernel.srcu is not None else plan.kernel.no_srcu,
+        )
 
     def drain_begins(self, stop: Stop) -> None:
         """MRS of HDBSSPROD_EL2 with INDEX not 0: note the entries, and their bits before."""
@@ -114,10 +121,10 @@ class FlushWatcher:
         pe = self._pes.setdefault(stop.pe, _Pe())
         first = pe.noted.first if pe.noted is not None else stop.seq
         base, entries, _ = self._buffer(stop)
-        slots, before = self._before(stop.vttbr, entries)
+        slots, before, readers = self._before(stop.vttbr, entries)
         if pe.noted is not None:
             slots &= pe.noted.slots
-        pe.noted = _Noted(first, base, entries, slots, before)
+        pe.noted = _Noted(first, base, entries, slots, before, readers)
         self._last = pe
 
     def flush(self, stop: Stop) -> None:
@@ -151,9 +158,7 @@ class FlushWatcher:
             before=before,
             error=error,
         )
-        slots = noted.slots if noted is not None else frozenset()
-        late = noted is not None and noted.late
-        pe.taken.append(_Taken(found, stop.vttbr, slots, late))
+        pe.taken.append(_Taken(found, stop.vttbr, noted))
         self._last = self._count
         if self._plan.symbol is None:
             self._conclude(pe, stop.seq)
@@ -219,37 +224,41 @@ class FlushWatcher:
             return base, _NONE, f"the buffer: {error}"
         return base, array("Q", struct.unpack(f"<{count}Q", data)), ""
 
-    def _before(self, vttbr: int, entries: array[int]) -> tuple[frozenset[MemSlot], Ranges]:
+    def _before(
+        self, vttbr: int, entries: array[int]
+    ) -> tuple[frozenset[MemSlot], Ranges, Readers | None]:
         assert self._kvm is not None
         try:
             slots, look = self._kvm.look(vttbr, entries)
         except Unreadable:
-            return frozenset(), ()
-        return frozenset(slots), ranges_of(look.dirty)
+            return frozenset(), (), None
+        return frozenset(slots), ranges_of(look.dirty), look.readers
 
     def _conclude(self, pe: _Pe, seen: int) -> None:
         """The kernel says that it is done with these entries: look at their bits."""
         assert self._kvm is not None
         for taken in pe.taken:
             done = replace(taken.flush, seen=seen)
+            known = taken.noted.slots if taken.noted is not None else frozenset()
+            begun = taken.noted.readers if taken.noted is not None else None
             try:
                 if not done.error:
                     slots, look = self._kvm.look(taken.vttbr, done.entries)
                     done = replace(
                         done,
                         slots=tuple(
-                            (s.number, s.base, s.pages, bool(s.bitmap), s in taken.slots)
-                            for s in slots
+                            (s.number, s.base, s.pages, bool(s.bitmap), s in known) for s in slots
                         ),
                         clean=ranges_of(look.clean),
                         unlogged=look.unlogged,
                         invalid=look.invalid,
+                        readers=count_readers(begun, look.readers),
                     )
                     if not self._room(len(look.clean)):
                         raise Unreadable(_TOO_MUCH)
             except Unreadable as error:
                 done = replace(done, slots=(), before=(), clean=(), error=str(error))
             self._out.write(flush_line(done))
-            if taken.late:
+            if taken.noted is not None and taken.noted.late:
                 self._out.other(late=done.number)
         pe.taken.clear()

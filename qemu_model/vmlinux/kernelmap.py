@@ -2,8 +2,8 @@
 """What has to be known of a kernel to read its dirty bitmaps in the memory of its machine.
 
 Made from a vmlinux: addresses of a few variables, the page size, offsets in a few
-structures, where struct page are, and the names of the places that access the registers
-of HDBSS.  Addresses are those of a kernel that was told ``nokaslr``.
+structures, where struct page and the counters of kvm->srcu are, and the names of the places
+that access the registers of HDBSS.  Addresses are those of a kernel that was told ``nokaslr``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from qemu_model.vmlinux.elf import Vmlinux
 from qemu_model.vmlinux.layout import LayoutError, Structures
 from qemu_model.vmlinux.pagemap import PageMap, read_page_map
 from qemu_model.vmlinux.sites import Role, find_sites
+from qemu_model.vmlinux.srcu import SrcuMap, read_srcu_map
 
-VERSION = 3
+VERSION = 4
 """Of what ``dump`` writes; a new one when something is added."""
 _SOURCE = "virt/kvm/kvm_main.c"
 _OFFSETS = (
@@ -88,6 +89,10 @@ class KernelMap:
     """Where its struct page are."""
     no_pages: str = "the kernel's map has none"
     """Why ``pages`` is None."""
+    srcu: SrcuMap | None = None
+    """Where readers of memory slots are counted."""
+    no_srcu: str = "the kernel's map does not have it"
+    """Why ``srcu`` is None."""
 
     def place(self, pc: int) -> str:
         """``symbol+offset`` where it is known, else the bare address."""
@@ -126,6 +131,11 @@ def read_map(vmlinux: Vmlinux) -> KernelMap:
         pages = read_page_map(vmlinux)
     except (LayoutError, UsageError) as error:
         no_pages = str(error)  # the bitmaps can be read all the same
+    srcu, no_srcu = None, ""
+    try:
+        srcu = read_srcu_map(vmlinux, structures)
+    except (LayoutError, UsageError) as error:
+        no_srcu = str(error)
     return KernelMap(
         text=text,
         load_offset=offset + (_BELOW_KERNEL if offset < 0x1000 else 0),
@@ -138,6 +148,8 @@ def read_map(vmlinux: Vmlinux) -> KernelMap:
         places=places,
         pages=pages,
         no_pages=no_pages,
+        srcu=srcu,
+        no_srcu=no_srcu,
     )
 
 
@@ -153,6 +165,8 @@ def load(text: str) -> KernelMap:
     found["places"] = {int(address): name for address, name in found["places"].items()}
     if found["pages"] is not None:
         found["pages"] = PageMap(**found["pages"])
+    if found["srcu"] is not None:
+        found["srcu"] = SrcuMap(**found["srcu"])
     return KernelMap(**found)
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qemu_model.arch.entry import IPA, LEVEL_MAX, TTWL, ttwl_to_level
 from qemu_model.vmlinux.kernelmap import KernelMap
 from qemu_model.vmlinux.memory import KernelMemory, Unreadable
+from qemu_model.vmlinux.srcu import Readers, read_readers
 
 VMS_MAX = 256
 SLOTS_MAX = 4096
@@ -56,13 +57,14 @@ class Look:
     """What the bitmaps say of the pages that entries name, as guest frame numbers.
 
     ``unlogged`` counts the pages of entries that are in no slot with a bitmap, ``invalid``
-    the entries that name no page at all.
+    the entries that name no page at all.  ``readers`` is None where they cannot be counted.
     """
 
     dirty: list[int]
     clean: list[int]
     unlogged: int
     invalid: int
+    readers: Readers | None = None
 
 
 class Kvm:
@@ -111,11 +113,18 @@ class Kvm:
                 slots = self.slots(vm)
                 found = self._bits(slots, entries)
                 if self.slots(vm) == slots:
-                    return slots, found
+                    return slots, replace(found, readers=self._readers(vm))
             except Unreadable:
                 if attempt == _ATTEMPTS - 1 or time.monotonic() > end:
                     raise
         raise Unreadable("the memory slots do not stand still")
+
+    def _readers(self, vm: int) -> Readers | None:
+        try:
+            where = self._kernel.srcu
+            return None if where is None else read_readers(self._memory, where, vm)
+        except Unreadable:
+            return None
 
     def _active(self, vm: int) -> tuple[int, int]:
         """Address and generation of the active struct kvm_memslots."""

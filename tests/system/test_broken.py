@@ -125,6 +125,18 @@ def test_a_flush_that_nobody_saw_is_said(run: Path) -> None:
     assert f"not checked: flushed: 1 of {flushes} flushes: nobody looked at it" in done.stdout
 
 
+def test_a_flush_that_nothing_protected_is_found(run: Path) -> None:
+    path = run / "flushes.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    flush = next(line for line in lines if line.get("index"))
+    assert flush["readers"] > 0
+    flush |= {"readers": 0, "before": "-", "clean": "-"}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = hdbss("check", run)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"[srcu] flush {flush['flush']} (PE 1, at hdbss_drain+" in done.stdout
+
+
 def _change_looks(run: Path, why: str, **changes: object) -> None:
     """As if the kernel's struct page had said something else at these moments."""
     path = run / "buffers.jsonl"

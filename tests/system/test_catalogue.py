@@ -28,7 +28,7 @@ def test_a_correct_kernel_agrees(
     result = run_scenario(replace(prepared, mode=mode, keep=tmp_path), scenario, SilentProgress())
     # What the default kernel is built without runs on the one with seeded bugs (test_bugs).
     assert result.verdict == ("skipped" if scenario.needs.symbol else "agree"), block(result)
-    assert not {"flushed", "buffer"} & {*result.unchecked} or not scenario.needs.feature
+    assert not {"flushed", "srcu", "buffer"} & {*result.unchecked} or not scenario.needs.feature
 
 
 ALONE = (*(f"{name}={value}" for name, value in WORST.words()), "lost_cas_keeps_entry=no")

@@ -43,7 +43,7 @@ def test_another_kernels_vmlinux_is_noticed(prepared: Bench, tmp_path: Path) -> 
     bench = replace(prepared, flushes=flushes, keep=tmp_path)
     result = run_scenario(bench, scenario, SilentProgress())
     assert result.verdict == "agree", block(result)
-    for checker in ("flushed", "buffer"):
+    for checker in ("flushed", "srcu", "buffer"):
         assert "the running kernel is not that of vmlinux" in result.unchecked[checker]
 
 
@@ -53,6 +53,6 @@ def test_without_vmlinux_the_run_goes_on(prepared: Bench, tmp_path: Path) -> Non
     bench = replace(prepared, kernel=kernel, flushes=None, unwatched="no vmlinux was given")
     result = run_scenario(replace(bench, keep=tmp_path), scenario, SilentProgress())
     assert result.verdict == "agree", block(result)
-    assert result.unchecked == dict.fromkeys(("flushed", "buffer"), "no vmlinux was given")
+    assert result.unchecked == dict.fromkeys(("flushed", "srcu", "buffer"), "no vmlinux was given")
     for name in ("flushes.jsonl", "buffers.jsonl"):
         assert not (Path(result.directory) / name).exists()

@@ -27,7 +27,7 @@ from qemu_model.flushes import (
 from qemu_model.vmlinux.kvm import PAGES_MAX
 from qemu_model.watchlog import other_line
 
-HEAD = other_line(version=1, page_shift=12, symbol=None)
+HEAD = other_line(version=2, page_shift=12, symbol=None, no_srcu="")
 FLUSH = Flush(
     number=1,
     pe=1,
@@ -44,6 +44,7 @@ FLUSH = Flush(
     clean=((0x40001, 0x40002),),
     unlogged=4,
     invalid=5,
+    readers=6,
 )
 
 
@@ -56,8 +57,9 @@ def test_a_flush_comes_back(tmp_path: Path) -> None:
     assert read_flushes(path).absent == "no memory"
     path.write_text(HEAD + flush_line(FLUSH))
     assert read_flushes(path).cut
-    path.write_text(other_line(version=1, page_shift=16, symbol="drain") + other_line(end=0))
-    assert (read_flushes(path).page_shift, read_flushes(path).symbol) == (16, "drain")
+    head = other_line(version=2, page_shift=16, symbol="drain", no_srcu="no DWARF")
+    path.write_text(head + other_line(end=0))
+    assert read_flushes(path) == FlushLog(page_shift=16, symbol="drain", no_srcu="no DWARF")
 
 
 @given(st.lists(st.one_of(st.integers(0, 40), st.integers(0, (1 << 64) - 1)), max_size=60))
@@ -119,7 +121,7 @@ def test_a_damaged_field_is_refused(tmp_path: Path, name: str, value: object) ->
 @pytest.mark.parametrize("shift", [-1, 0, 13, 1 << 40, "x", None, 1e400])
 def test_pages_of_no_size_are_refused(tmp_path: Path, shift: object) -> None:
     path = tmp_path / "flushes.jsonl"
-    path.write_text(other_line(version=1, page_shift=shift, symbol=None))
+    path.write_text(other_line(version=2, page_shift=shift, symbol=None, no_srcu=""))
     with pytest.raises(UsageError, match="not a record of flushes"):
         read_flushes(path)
 

@@ -77,7 +77,7 @@ def test_a_run_that_agrees(tmp_path: Path, machine: FakeMachine) -> None:
     )  # fmt: skip
     assert result.kernel == "fake kernel"
     assert result.command == "hdbss run by.hand --mode parallel --seed 7"
-    assert result.figures["entries"] == 0 and [*result.unchecked] == ["flushed", "buffer"]
+    assert result.figures["entries"] == 0 and [*result.unchecked] == ["flushed", "srcu", "buffer"]
     assert result.seconds > 0
     (spec,) = machine.specs
     assert (spec.smp, spec.memory, spec.seed, spec.trace) == (1, 128, 7, True)

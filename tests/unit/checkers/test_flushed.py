@@ -13,7 +13,7 @@ from qemu_model.checkers import flushed
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History, build
 from qemu_model.checkers.judge import judge
-from qemu_model.flushes import NO_FLUSHES, Flush, FlushLog, ranges_of
+from qemu_model.flushes import NO_FLUSHES, Flush, FlushLog, block_of, ranges_of
 from qemu_model.run import Run
 from qemu_model.trace import Kind
 from tests.unit.checkers.factory import (
@@ -271,13 +271,12 @@ def test_an_entry_that_stays_keeps_the_pages_of_its_level(level: int, last: int)
 def test_pages_are_looked_up_in_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each entry is taken apart once, not once for each page."""
     calls: list[int] = []
-    block = flushed._block
 
     def count(word: int, page_shift: int) -> tuple[int, int] | None:
         calls.append(word)
-        return block(word, page_shift)
+        return block_of(word, page_shift)
 
-    monkeypatch.setattr(flushed, "_block", count)
+    monkeypatch.setattr(flushed, "block_of", count)
     pages = range(300)
     events = [*filled(pages), read(300), reset()]
     made = flush(events, *pages, index=300, noted=300, entries=entries(*pages))

@@ -8,6 +8,7 @@ from pathlib import Path
 from qemu_model.vmlinux.kernelmap import KernelMap
 from qemu_model.vmlinux.memory import RAM_BASE
 from qemu_model.vmlinux.pagemap import PageMap
+from qemu_model.vmlinux.srcu import SrcuMap
 
 SIZE = 32 << 20
 LOAD = 2 << 20
@@ -51,6 +52,8 @@ PAGES = PageMap(
     buddy=0xF0,
     zero_page=ZERO_PAGE,
 )
+PER_CPU = TEXT + 0x6_0000
+SRCU = SrcuMap(per_cpu=PER_CPU, cpus=4, data=0x90, locks=0, unlocks=16, stride=8, owner=0x98)
 VMEMMAP = 0xFFFF_FDFF_BF00_0000
 """Where struct page of frame 0 would be."""
 UNTYPED, BUDDY = 0xFFFF_FFFF, 0xF000_0000
@@ -102,6 +105,7 @@ class FakeKernel:
         self.bitmaps: dict[int, int] = {}
         """Virtual address by number of the slot."""
         self.slots_at = 0
+        self._counters: dict[int, int] = {}
         self.vm = 0
 
     def add_struct_pages(self, pages: PageMap = PAGES) -> None:
@@ -122,6 +126,24 @@ class FakeKernel:
             self.put(roots + 8, sections)
         for number in (3, 4):
             self.put(sections + 32 * number + 8, VMEMMAP | 0x1F)
+
+    def add_readers(self, where: SrcuMap = SRCU) -> None:
+        """Have the last VM count its readers on CPUs 0 and 2; the others are not there."""
+        self.kernel = replace(self.kernel, srcu=where, no_srcu="")
+        page = PER_CPU >> self.shift << self.shift
+        self.map(page, page - self.text + RAM_BASE + LOAD)
+        self._counters = {cpu: self.alloc(0x40) for cpu in (0, 2)}
+        base = self._counters[0] - 0x1000
+        self.put(self.vm + where.data, base)
+        for cpu, at in self._counters.items():
+            self.put(PER_CPU + 8 * cpu, at - base)
+
+    def count(self, cpu: int, half: int, taken: int, left: int) -> None:
+        """Set how often a CPU has entered and left read-side critical sections."""
+        assert self.kernel.srcu is not None
+        at = self._counters[cpu] + half * self.kernel.srcu.stride
+        self.put(at + self.kernel.srcu.locks, taken)
+        self.put(at + self.kernel.srcu.unlocks, left)
 
     def set_page(self, frame: int, **fields: int) -> None:
         """Set members of a struct page; those that are not named are as in a page in use."""
