@@ -6,7 +6,8 @@
 #   build.sh SOURCE_TARBALL PATCH_DIR OUT_DIR [FRAGMENT...]
 #
 # SOURCE_TARBALL  linux-source-*.tar.xz with one top directory
-# PATCH_DIR       *.patch in it are applied in the order of their names
+# PATCH_DIR       *.patch in it are applied in the order of their names; where src/
+#                 has the first of them already, the others are applied to it
 # OUT_DIR         src/, obj/ (the object directory, make's O=) and the results:
 #                 Image, vmlinux, kvm-cap (number of the HDBSS capability, 0 if
 #                 the tree has none), build.log
@@ -106,31 +107,42 @@ kmake()
 		make -C "$src" O="$obj" ARCH=arm64 CROSS_COMPILE="$cross" \
 		KCFLAGS="-ftrack-macro-expansion=0 -g0" "${DESCRIBED[@]}" \
 		KBUILD_BUILD_TIMESTAMP="2026-01-01 00:00:00" \
-		KBUILD_BUILD_USER=hdbss KBUILD_BUILD_HOST=bench "$@"
+		KBUILD_BUILD_USER=hdbss KBUILD_BUILD_HOST=bench KBUILD_BUILD_VERSION=1 "$@"
 }
 
-# --- source: complete in $src, or not there at all -------------------------
+# --- source: complete in $src, or without the list of its parts --------------
 shopt -s nullglob
 patches=("$patch_dir"/*.patch)
-key=$(sha256sum "$tarball" "${patches[@]}" | cut -d' ' -f1 | sha256sum | cut -d' ' -f1)
+# What src/ is made of: the checksums of the tarball and of each patch that is applied.
+readonly parts=.hdbss-parts
+mapfile -t wanted < <(sha256sum "$tarball" "${patches[@]}" | cut -d' ' -f1)
+present=()
+[ ! -f "$src/$parts" ] || mapfile -t present <"$src/$parts"
 
-if [ "$(cat "$src/.hdbss-key" 2>/dev/null)" = "$key" ]; then
-	say "source is unpacked and patched"
+if [ ${#present[@]} -gt 0 ] && [ "${present[*]}" = "${wanted[*]:0:${#present[@]}}" ]; then
+	say "source is unpacked, with ${#present[@]} of ${#wanted[@]} parts"
 else
-	rm -rf "$src" "$src.partial"
+	present=()
+	# Objects are made again only where a file is newer, and unpacked files are old.
+	rm -rf "$src" "$src.partial" "$obj"
 	mkdir "$src.partial"
 	say "unpacking $(basename "$tarball")"
 	XZ_OPT=-T0 logged unpacking tar -xf "$tarball" -C "$src.partial" \
 		--strip-components=1 "${UNREAD[@]/#/--exclude=}"
 	[ -f "$src.partial/Kconfig" ] || die "$tarball does not hold a kernel source tree"
-	for patch in "${patches[@]}"; do
+	mv "$src.partial" "$src"
+	present=("${wanted[0]}")
+fi
+if [ ${#present[@]} -lt ${#wanted[@]} ]; then
+	# A tree with half of a patch is not to be taken for a whole one.
+	rm -f "$src/$parts"
+	for patch in "${patches[@]:${#present[@]}-1}"; do
 		say "applying $(basename "$patch")"
 		logged "$(basename "$patch")" \
-			patch -d "$src.partial" -p1 -F0 -s -N --no-backup-if-mismatch -i "$patch"
+			patch -d "$src" -p1 -F0 -s -N --no-backup-if-mismatch -i "$patch"
 	done
-	echo "$key" >"$src.partial/.hdbss-key"
-	mv "$src.partial" "$src"
 fi
+printf '%s\n' "${wanted[@]}" >"$src/$parts"
 
 # --- configuration ----------------------------------------------------------
 say "configuring"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,19 +34,28 @@ SERIES = "patches/6.12"
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of building our kernel; files and directories are those beside ``config``."""
+    """One way of building our kernel; files and directories are those beside ``config``.
+
+    ``more`` is a directory of patches on top of the series, for a kernel that is the
+    default one otherwise: both are made of the same objects.
+    """
 
     fragments: tuple[str, ...] = ()
     cmdline: tuple[str, ...] = ()
-    patches: tuple[str, ...] = (SERIES,)
+    more: str = ""
     what: str = "our series"
+
+    @property
+    def patches(self) -> tuple[str, ...]:
+        """The directories of its patches, in the order in which they apply."""
+        return (SERIES, self.more) if self.more else (SERIES,)
 
 
 VARIANTS = {
     "default": Variant(),
     # Poisoning and page allocation debugging are compiled in but off until asked for.
     "debug": Variant(("debug.config",), ("debug_pagealloc=on", "page_poison=1")),
-    "bugs": Variant(("bugs.config",), (), (SERIES, "bugs"), "our series with seeded bugs"),
+    "bugs": Variant(more="bugs", what="our series with seeded bugs"),
 }
 
 _BANNER = re.compile(rb"Linux version (\d[^\n\0]{0,400})")
@@ -139,30 +149,33 @@ def conformance(cache: Cache, progress: Progress) -> Path:
 def kernel(cache: Cache, progress: Progress, variant: str = "default") -> KernelImage:
     """Return the default kernel (or another variant), built if it is not in the cache.
 
-    Takes about 5 minutes on two cores.  An interrupted build is resumed.  Raises
-    InfrastructureError with what to install, or with the build's log.
+    Takes about 5 minutes on two cores.  An interrupted build is resumed.  One with more
+    patches leaves the default kernel in the cache as well.  Raises InfrastructureError with
+    what to install, or with the build's log.
     """
     chosen = VARIANTS[variant]
     recipe = _sources("guest_images", "kernel")
     if not tarball().is_file():
         raise InfrastructureError(f"{tarball()} is missing: apt install {KERNEL_SOURCE}")
     tools.require(tools.kernel_tools())
-    stat = tarball().stat()
-    key = content_key(
-        # Name, size and the date dpkg has kept from the package stand for 150 MB of content.
-        f"{tarball().name} {stat.st_size} {int(stat.st_mtime)}",
-        variant,
-        tools.compiler_version(f"{tools.cross_prefix()}gcc"),
-        *_contents(
-            recipe,
-            *("config", "build.sh", *chosen.fragments),
-            *(f"{directory}/*" for directory in chosen.patches),
-        ),
-    )
-    kind = f"kernel-{variant}"
+    kind, key = _kernel_place(recipe, variant)
 
     def build(building: Building) -> None:
-        _build_kernel(building, recipe, variant, chosen)
+        directory = building.directory
+        _require_space(directory)
+        default = _kernel_place(recipe, "default")
+        # Its objects are most of what this one needs.
+        both = chosen.more != "" and cache.find(*default) is None
+        resumed = "resuming" if (directory / "build.log").exists() else "building"
+        progress.line(
+            f"{resumed} the {'default and the ' if both else ''}{variant} kernel, some minutes; "
+            f"log: {directory / 'build.log'}"
+        )
+        if both:
+            _run_recipe(building, recipe, "default", recipe / SERIES)
+            cache.build(*default, _copying(directory), progress)
+        _run_recipe(building, recipe, variant, _patches(recipe, chosen, directory))
+        _tidy(directory)
 
     entry = cache.build(kind, key, build, progress)
     image = entry / "Image"
@@ -175,18 +188,38 @@ def kernel(cache: Cache, progress: Progress, variant: str = "default") -> Kernel
     )
 
 
-def _build_kernel(building: Building, recipe: Path, variant: str, chosen: Variant) -> None:
-    directory, log = building.directory, building.directory / "build.log"
+def _kernel_place(recipe: Path, variant: str) -> tuple[str, str]:
+    """Kind and key of a variant in the cache."""
+    chosen = VARIANTS[variant]
+    stat = tarball().stat()
+    key = content_key(
+        # Name, size and the date dpkg has kept from the package stand for 150 MB of content.
+        f"{tarball().name} {stat.st_size} {int(stat.st_mtime)}",
+        variant,
+        tools.compiler_version(f"{tools.cross_prefix()}gcc"),
+        *_contents(
+            recipe,
+            *("config", "build.sh", *chosen.fragments),
+            *(f"{directory}/*" for directory in chosen.patches),
+        ),
+    )
+    return f"kernel-{variant}", key
+
+
+def _require_space(directory: Path) -> None:
     free = shutil.disk_usage(directory).free
-    if free < _KERNEL_SPACE and not log.exists():
+    if free < _KERNEL_SPACE and not (directory / "build.log").exists():
         raise InfrastructureError(
             f"not enough space for a kernel build in {directory}: {free >> 20} MiB are free, "
             f"{_KERNEL_SPACE >> 20} MiB are needed; set XDG_CACHE_HOME to another disk"
         )
-    resumed = "resuming" if log.exists() else "building"
-    building.progress.line(f"{resumed} the {variant} kernel, some minutes; log: {log}")
-    argv = [str(recipe / "build.sh"), str(tarball()), str(_patches(recipe, chosen, directory)),
-            str(directory), *(str(recipe / name) for name in chosen.fragments)]  # fmt: skip
+
+
+def _run_recipe(building: Building, recipe: Path, variant: str, patches: Path) -> None:
+    """Build a variant, with these patches, out of what the directory holds."""
+    directory, log = building.directory, building.directory / "build.log"
+    fragments = (str(recipe / name) for name in VARIANTS[variant].fragments)
+    argv = [str(recipe / "build.sh"), str(tarball()), str(patches), str(directory), *fragments]
     # build.sh writes build.log itself; recipe.log is what it says to people.
     run_step(building, f"building the {variant} kernel", argv, directory / "recipe.log",
              _KERNEL_LIMIT)  # fmt: skip
@@ -195,6 +228,22 @@ def _build_kernel(building: Building, recipe: Path, variant: str, chosen: Varian
             raise InfrastructureError(f"the kernel build left no {name}; log: {log}")
     with suppress(FileNotFoundError):
         shutil.copyfile(directory / "obj" / ".config", directory / "config")
+
+
+def _copying(source: Path) -> Callable[[Building], None]:
+    """A builder for what has been built in ``source``."""
+
+    def copy(building: Building) -> None:
+        for name in _KERNEL_FILES:
+            with suppress(FileNotFoundError):
+                shutil.copy(source / name, building.directory / name)
+        _tidy(building.directory)
+
+    return copy
+
+
+def _tidy(directory: Path) -> None:
+    """Leave the results: source and objects have done their work."""
     for path in directory.iterdir():
         if path.name not in _KERNEL_FILES:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -105,12 +105,42 @@ def test_no_patches_no_capability(recipe: Recipe) -> None:
     assert (recipe.out / "kvm-cap").read_text() == "0\n"
 
 
-def test_second_run_unpacks_nothing_and_a_new_patch_does(recipe: Recipe) -> None:
-    assert "unpacking" in recipe.run().stdout
-    assert "unpacking" not in recipe.run().stdout
+def test_second_run_unpacks_nothing_and_patches_nothing(recipe: Recipe) -> None:
     recipe.patch()
     assert "unpacking" in recipe.run().stdout
+    again = recipe.run().stdout
+    assert "unpacking" not in again and "applying" not in again
+
+
+def test_one_more_patch_is_applied_to_what_is_there(recipe: Recipe) -> None:
+    assert recipe.run().returncode == 0
+    (recipe.out / "obj" / "an.o").write_text("")
+    recipe.patch()
+    more = recipe.run().stdout
+    assert "unpacking" not in more and "applying 0001-cap.patch" in more
     assert (recipe.out / "kvm-cap").read_text() == "239\n"
+    assert (recipe.out / "obj" / "an.o").exists()
+
+
+@pytest.mark.parametrize("change", ["other patch", "patch before", "no patch", "tarball"])
+def test_another_beginning_is_unpacked_anew(recipe: Recipe, change: str) -> None:
+    """With its objects: what comes out of a tarball is older than all of them."""
+    recipe.patch()
+    assert recipe.run().returncode == 0
+    (recipe.out / "obj" / "an.o").write_text("")
+    if change == "other patch":
+        recipe.patch(PATCH.replace("239", "240"))
+    elif change == "patch before":
+        (recipe.patches / "0000-nothing.patch").write_text("")
+    elif change == "no patch":
+        (recipe.patches / "0001-cap.patch").unlink()
+    else:
+        (recipe.tree / "hello.txt").write_text("hello again\n")
+        recipe.makefile()
+    assert "unpacking" in recipe.run().stdout
+    cap = {"other patch": "240", "no patch": "0"}.get(change, "239")
+    assert (recipe.out / "kvm-cap").read_text() == f"{cap}\n"
+    assert not (recipe.out / "obj" / "an.o").exists()
 
 
 def test_what_no_build_reads_is_not_unpacked(recipe: Recipe) -> None:
@@ -151,8 +181,11 @@ def test_fragment_is_added_and_lost_options_are_named(recipe: Recipe) -> None:
 
 def test_patch_that_does_not_apply_is_named(recipe: Recipe) -> None:
     recipe.patch(PATCH.replace("238", "237"))
-    assert "kernel: 0001-cap.patch failed: " in recipe.fails()
-    assert not (recipe.out / "src").exists()
+    for _ in range(2):
+        assert "kernel: 0001-cap.patch failed: " in recipe.fails()
+    recipe.patch()
+    assert "unpacking" in recipe.run().stdout  # not on top of half of a patch
+    assert (recipe.out / "kvm-cap").read_text() == "239\n"
 
 
 def test_failed_build_says_the_first_error(recipe: Recipe) -> None:

@@ -129,22 +129,30 @@ def test_the_kernel_with_seeded_bugs_has_both_sets_of_patches(root: Path, tmp_pa
     kernel = root / "guest_images/kernel"
     (kernel / "bugs").mkdir()
     (kernel / "bugs/0001-a.patch").write_text("bug")
-    (kernel / "bugs.config").write_text("CONFIG_PROVE_RCU=y\n")
-    copied = tmp_path / "copied"
-    recipe(root, f'echo 1 > "$3/kvm-cap"; for p in "$2"/*; do echo "$(basename "$p") '
-                 f'$(cat "$p")" >> {copied}; done')  # fmt: skip
-    found = images.kernel(cache, SilentProgress(), "bugs")
-    assert copied.read_text().splitlines() == ["0-0001-a.patch patch", "1-0001-a.patch bug"]
-    assert (tmp_path / "arguments").read_text().split()[3].endswith("bugs.config")
-    assert found.cmdline == () and "seeded bugs" in found.description
-    assert not (found.image.parent / "patches").exists()
-    images.kernel(cache, SilentProgress(), "bugs")
-    assert calls(root) == 1
+    copied, progress = tmp_path / "copied", Lines()
+    recipe(root, f'for p in "$2"/*; do echo "$(basename "$p") $(cat "$p")" >> {copied}; done; '
+                 'grep -c . "$2"/*1-a.patch | wc -l > "$3/kvm-cap"')  # fmt: skip
+    found = images.kernel(cache, progress, "bugs")
+    series = ["0-0001-a.patch patch", "1-0001-a.patch bug"]
+    # The default kernel is made on the way.
+    assert copied.read_text().splitlines() == ["0001-a.patch patch", *series]
+    assert [line.partition(";")[0] for line in progress.lines] == [
+        "building the default and the bugs kernel, some minutes"
+    ]
+    assert found.cap == 2 and found.cmdline == () and "seeded bugs" in found.description
+    default = images.kernel(cache, progress)
+    assert default.cap == 1 and calls(root) == 2
+    for image in (found.image, default.image):
+        assert sorted(path.name for path in image.parent.iterdir()) == [
+            *("Image", "kvm-cap", "vmlinux")
+        ]
     (kernel / "bugs/0001-a.patch").write_text("another bug")
-    images.kernel(cache, SilentProgress())  # the series itself is clean of them
+    images.kernel(cache, progress)  # the series itself is clean of them
     assert calls(root) == 2
-    images.kernel(cache, SilentProgress(), "bugs")
-    assert calls(root) == 3
+    copied.unlink()
+    images.kernel(cache, progress, "bugs")
+    assert calls(root) == 3 and len(copied.read_text().splitlines()) == 2
+    assert progress.lines[1].startswith("building the bugs kernel, ")
 
 
 @pytest.mark.parametrize("change", ["config", "patches/6.12/0002-b.patch", "build.sh", "tarball"])
