@@ -146,14 +146,14 @@ def test_a_program_runs(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_scenarios_agree_and_two_run_at_once(tmp_path: Path) -> None:
-    names = ("bitmap.random", "buffer.full", "uapi.no-feature", "uapi.nvhe")
+    names = ("bitmap.random", "huge.thp", "uapi.no-feature", "uapi.nvhe")
     done = hdbss("run", "--mode", "gdb", "--jobs", 2, "--keep", tmp_path, *names)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 scenarios: 3 agree, 1 skipped" in done.stdout
     assert "skipped uapi.nvhe: the gdbstub interceptor serves VHE kernels" in done.stdout
-    again = hdbss("check", tmp_path / "buffer.full.gdb")
+    again = hdbss("check", tmp_path / "huge.thp.gdb")
     assert again.returncode == 0, again.stdout
-    assert "small form" in (tmp_path / "buffer.full.gdb" / "program.txt").read_text()
+    assert "small form" in (tmp_path / "huge.thp.gdb" / "program.txt").read_text()
     assert left(tmp_path) == {}
 
 
