@@ -40,6 +40,7 @@ A frame is a physical address >> page_shift.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -148,9 +149,9 @@ def frames_of(hdbssbr: int, page_shift: int) -> tuple[int, int]:
     return first, (end - 1 >> page_shift) + 1 - first
 
 
-def _parse(lines: list[dict[str, Any]]) -> BufferLog:
-    shift = watchlog.page_shift(lines[0])
-    log = watchlog.take_apart(lines, VERSION, "look", lambda line: _look(line, shift))
+def _parse(head: watchlog.Line, lines: Iterator[watchlog.Line]) -> BufferLog:
+    shift = watchlog.page_shift(head)
+    log = watchlog.take_apart(head, lines, VERSION, "look", lambda line: _look(line, shift))
     return BufferLog(log.records, log.late, shift, log.absent, log.cut)
 
 

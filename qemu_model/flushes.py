@@ -50,7 +50,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -197,7 +197,7 @@ def read_flushes(path: Path) -> FlushLog:
     return watchlog.read(path, "flushes", _parse)
 
 
-def _parse(lines: list[dict[str, Any]]) -> FlushLog:
+def _parse(head: watchlog.Line, lines: Iterator[watchlog.Line]) -> FlushLog:
     total = 0
 
     def record(line: dict[str, Any]) -> Flush:
@@ -208,7 +208,7 @@ def _parse(lines: list[dict[str, Any]]) -> FlushLog:
             raise ValueError(f"more than {AMOUNT_MAX} entries and pages")
         return flush
 
-    log = watchlog.take_apart(lines, VERSION, "flush", record)
+    log = watchlog.take_apart(head, lines, VERSION, "flush", record)
     symbol = log.head["symbol"]
     return FlushLog(
         log.records,

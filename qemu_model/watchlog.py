@@ -8,7 +8,7 @@ and lines of three other kinds: ``{"late": N}``, ``{"unusable": "why"}``, ``{"en
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -39,17 +39,19 @@ def other_line(**content: object) -> str:
     return json.dumps(content) + "\n"
 
 
-def read(path: Path, what: str, parse: Callable[[list[Line]], T]) -> T:
-    """What ``parse`` makes of the lines; UsageError when the file is missing or damaged.
+def read(path: Path, what: str, parse: Callable[[Line, Iterator[Line]], T]) -> T:
+    """What ``parse`` makes of the first line and the others.
 
-    Raises UsageError for whatever ``parse`` raises when it meets what it does not expect.
+    UsageError when the file is missing or damaged, and for whatever ``parse`` raises when it
+    meets what it does not expect.  A kernel under test decides how long the file is, so that
+    its lines are taken one by one.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        with path.open("rb") as file:
+            lines = (json.loads(line) for line in file)
+            return parse(next(lines, {}), lines)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; the run directory is incomplete") from error
-    try:
-        return parse([json.loads(line) for line in lines])
     except _DAMAGE as error:
         raise UsageError(f"{path}: {error!r}; not a record of {what} of this bench") from error
 
@@ -62,18 +64,19 @@ def page_shift(head: Line) -> int:
     return shift
 
 
-def take_apart(lines: list[Line], version: int, key: str, record: Callable[[Line], T]) -> Lines[T]:
-    """Sort the lines of a log whose records have a number under ``key``.
+def take_apart(
+    head: Line, lines: Iterable[Line], version: int, key: str, record: Callable[[Line], T]
+) -> Lines[T]:
+    """Sort the lines after the first one of a log whose records have a number under ``key``.
 
     Raises what a damaged log leads to, ValueError among it; ``read`` is for that.
     """
-    head = lines[0]
     if head["version"] != version:
         raise ValueError(f"version {head['version']}; this hdbss reads version {version}")
     records: list[T] = []
     late: set[int] = set()
     absent, cut = "", True
-    for line in lines[1:]:
+    for line in lines:
         if key in line:
             records.append(record(line))
         elif "late" in line:

@@ -14,7 +14,7 @@ from qemu_model.flushes import Flush, block_of
 from qemu_model.pages import has_page
 from qemu_model.run import Run
 
-_RULE = "virt/kvm/locking.rst (kvm->srcu is held when memslots or their dirty bitmaps are used)"
+_RULE = "virt/kvm/locking.rst (kvm->srcu protects kvm->memslots: it is held while they are used)"
 
 
 def check(run: Run, history: History) -> list[Divergence]:

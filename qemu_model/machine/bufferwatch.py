@@ -17,7 +17,7 @@ from qemu_model.machine.watchfile import WatchFile
 from qemu_model.vmlinux.memory import KernelMemory, Ram, Unreadable
 from qemu_model.vmlinux.structpage import StructPages
 
-BYTES_MAX = 128 << 20
+BYTES_MAX = 64 << 20
 """Size of buffers.jsonl at which looking ends: a kernel may write registers for ever."""
 
 

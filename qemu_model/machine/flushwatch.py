@@ -21,7 +21,7 @@ from qemu_model.vmlinux.kvm import Kvm, MemSlot
 from qemu_model.vmlinux.memory import KernelMemory, Ram, Unreadable
 from qemu_model.vmlinux.srcu import Readers, count_readers
 
-BYTES_MAX = 256 << 20
+BYTES_MAX = 64 << 20
 """Size of flushes.jsonl at which watching ends: a kernel may flush for ever."""
 _TOO_MUCH = f"the flushes have more than {AMOUNT_MAX} entries and pages"
 _NONE: array[int] = array("Q")

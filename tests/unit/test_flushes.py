@@ -149,3 +149,14 @@ def test_clean_pages_are_counted(tmp_path: Path) -> None:
     path.write_text(HEAD + 4 * flush_line(block))
     with pytest.raises(UsageError, match="entries and pages"):
         read_flushes(path)
+
+
+def test_lines_are_taken_one_by_one(tmp_path: Path) -> None:
+    """Nothing is read beyond what cannot be used."""
+    path = tmp_path / "flushes.jsonl"
+    path.write_text('{"version": 9}\nthis is no JSON\n')
+    with pytest.raises(UsageError, match="version 9; this hdbss reads version 2"):
+        read_flushes(path)
+    path.write_text("")
+    with pytest.raises(UsageError, match="not a record of flushes"):
+        read_flushes(path)
