@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """flushes.jsonl: what the kernel's own dirty bitmaps held at each flush of an HDBSS buffer.
 
-This module is the definition of format version 2: JSON, an object on each line.  The
-first line is ``{"version": 2, "page_shift": 12, "symbol": null, "no_srcu": ""}``; ``symbol``
-is what ``--flush-symbol`` named, ``no_srcu`` why readers are not counted.  Each further line
+This module is the definition of format version 3: JSON, an object on each line.  The
+first line is ``{"version": 3, "page_shift": 12, "symbol": null, "no_srcu": ""}``; ``symbol``
+is what ``--flush-symbol`` named, ``no_srcu`` why nobody in kvm->srcu is counted.  Each further line
 is one of
 
 ``{"flush": N, ...}``
@@ -26,11 +26,15 @@ is one of
     clean        frames of the entries whose bit was 0 after the flush
     unlogged     number of frames that are in no slot with a bitmap
     invalid      number of different entries that name no page
-    readers      times that somebody was in a read-side critical section of kvm->srcu, or
-                 held kvm->slots_lock, at the last MRS of INDEX, plus times that somebody
-                 entered one from then until the look; -1 where it is not known
-    error        why it could not be looked at: then slots, before and clean
-                 are empty and mean nothing; "" otherwise
+    unprotected  frames of the entries whose bit became 1, in a slot that kept its bitmap,
+                 between two looks that follow each other (at each MRS of INDEX, and after
+                 the flush) while nobody was in a read-side critical section of kvm->srcu,
+                 and nobody held kvm->slots_lock at one of the two looks
+    unjudged     number of frames for which that is not known: nobody was there from the
+                 last MRS on, or who was there could not be counted, and the bit was 1 by
+                 then, was not looked at, or is in no bitmap or in another one
+    error        why it could not be looked at: then slots, before, clean
+                 and unprotected are empty and mean nothing; "" otherwise
     ============ ================================================================
 
 ``{"late": N}``
@@ -61,13 +65,13 @@ from qemu_model.arch.stage2 import FINAL_LEVEL
 from qemu_model.pages import Ranges, count_pages, format_ranges, parse_ranges
 from qemu_model.vmlinux.kvm import PAGES_MAX
 
-VERSION = 2
+VERSION = 3
 ENTRIES_MAX = 1 << 18
 """A buffer of the largest size."""
 AMOUNT_MAX = 1 << 22
-"""Entries, ranges of ``before`` and clean pages of all flushes of a run.  A few bytes of the
-file can stand for a whole buffer, so its size does not bound them; the largest scenario has
-800,000 entries."""
+"""Entries, ranges of ``before`` and ``unprotected``, and clean pages of all flushes of a run.
+A few bytes of the file can stand for a whole buffer, so its size does not bound them; the
+largest scenario has 800,000 entries."""
 _WORD = (1 << 64) - 1
 
 
@@ -91,7 +95,8 @@ class Flush:
     clean: Ranges = ()
     unlogged: int = 0
     invalid: int = 0
-    readers: int = -1
+    unprotected: Ranges = ()
+    unjudged: int = 0
     error: str = ""
 
 
@@ -179,7 +184,8 @@ def parse_entries(text: str) -> array[int]:
 
 def amount(flush: Flush) -> int:
     """What a flush adds to the sum that AMOUNT_MAX bounds."""
-    return len(flush.entries) + len(flush.before) + count_pages(flush.clean)
+    ranges = len(flush.before) + len(flush.unprotected)
+    return len(flush.entries) + ranges + count_pages(flush.clean)
 
 
 def flush_line(flush: Flush) -> str:
@@ -188,7 +194,8 @@ def flush_line(flush: Flush) -> str:
     content = {spec.name: getattr(flush, spec.name) for spec in fields(Flush)}
     content["flush"] = content.pop("number")
     content["entries"] = format_entries(flush.entries)
-    content["before"], content["clean"] = format_ranges(flush.before), format_ranges(flush.clean)
+    for name in ("before", "clean", "unprotected"):
+        content[name] = format_ranges(content[name])
     return json.dumps(content) + "\n"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from qemu_model.flushes import AMOUNT_MAX, VERSION, Flush, flush_line, ranges_of
 from qemu_model.machine.watchfile import WatchFile
 from qemu_model.pages import Ranges
 from qemu_model.vmlinux.kernelmap import KernelMap
-from qemu_model.vmlinux.kvm import Kvm, MemSlot
+from qemu_model.vmlinux.kvm import Kvm, Look, MemSlot
 from qemu_model.vmlinux.memory import KernelMemory, Ram, Unreadable
-from qemu_model.vmlinux.srcu import Readers, count_readers
+from qemu_model.vmlinux.srcu import count_readers
 
 BYTES_MAX = 64 << 20
 """Size of flushes.jsonl at which watching ends: a kernel may flush for ever."""
@@ -58,6 +59,18 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class _Seen:
+    """One look at the bitmaps."""
+
+    slots: frozenset[MemSlot]
+    look: Look
+
+    @property
+    def before(self) -> Ranges:
+        return ranges_of(self.look.dirty)
+
+
+@dataclass(frozen=True)
 class _Noted:
     """What was seen at the MRS of INDEX: the last one, and ``first`` of them (its seq)."""
 
@@ -66,8 +79,10 @@ class _Noted:
     entries: array[int]
     slots: frozenset[MemSlot]
     """Those that were there, with the same bitmap, each time."""
-    before: Ranges
-    readers: Readers | None
+    seen: _Seen | None
+    """None where it could not be looked at."""
+    unprotected: frozenset[int]
+    """Frames whose bit became 1 between one MRS and the next."""
     late: bool = False
 
 
@@ -121,10 +136,15 @@ class FlushWatcher:
         pe = self._pes.setdefault(stop.pe, _Pe())
         first = pe.noted.first if pe.noted is not None else stop.seq
         base, entries, _ = self._buffer(stop)
-        slots, before, readers = self._before(stop.vttbr, entries)
+        seen = self._look(stop.vttbr, entries)
+        slots = seen.slots if seen is not None else frozenset()
+        unprotected: frozenset[int] = frozenset()
         if pe.noted is not None:
             slots &= pe.noted.slots
-        pe.noted = _Noted(first, base, entries, slots, before, readers)
+            unprotected = pe.noted.unprotected
+            if seen is not None:
+                unprotected |= _between(pe.noted.seen, seen)[0]
+        pe.noted = _Noted(first, base, entries, slots, seen, unprotected)
         self._last = pe
 
     def flush(self, stop: Stop) -> None:
@@ -138,7 +158,7 @@ class FlushWatcher:
         noted, pe.noted = pe.noted, None
         base, entries, error = self._buffer(stop)
         known = noted.entries[: len(entries)] if noted is not None and noted.base == base else _NONE
-        before = noted.before if noted is not None else ()
+        before = noted.seen.before if noted is not None and noted.seen is not None else ()
         self._last = None
         if not self._room(len(entries) + len(before)):
             return
@@ -224,26 +244,29 @@ class FlushWatcher:
             return base, _NONE, f"the buffer: {error}"
         return base, array("Q", struct.unpack(f"<{count}Q", data)), ""
 
-    def _before(
-        self, vttbr: int, entries: array[int]
-    ) -> tuple[frozenset[MemSlot], Ranges, Readers | None]:
+    def _look(self, vttbr: int, entries: array[int]) -> _Seen | None:
         assert self._kvm is not None
         try:
             slots, look = self._kvm.look(vttbr, entries)
         except Unreadable:
-            return frozenset(), (), None
-        return frozenset(slots), ranges_of(look.dirty), look.readers
+            return None
+        return _Seen(frozenset(slots), look)
 
     def _conclude(self, pe: _Pe, seen: int) -> None:
         """The kernel says that it is done with these entries: look at their bits."""
         assert self._kvm is not None
         for taken in pe.taken:
             done = replace(taken.flush, seen=seen)
-            known = taken.noted.slots if taken.noted is not None else frozenset()
-            begun = taken.noted.readers if taken.noted is not None else None
+            noted = taken.noted
+            known = noted.slots if noted is not None else frozenset()
             try:
                 if not done.error:
                     slots, look = self._kvm.look(taken.vttbr, done.entries)
+                    bare, unjudged = _between(
+                        noted.seen if noted is not None else None, _Seen(frozenset(slots), look)
+                    )
+                    if noted is not None:
+                        bare |= noted.unprotected
                     done = replace(
                         done,
                         slots=tuple(
@@ -252,13 +275,37 @@ class FlushWatcher:
                         clean=ranges_of(look.clean),
                         unlogged=look.unlogged,
                         invalid=look.invalid,
-                        readers=count_readers(begun, look.readers),
+                        unprotected=ranges_of(sorted(bare)),
+                        unjudged=unjudged,
                     )
-                    if not self._room(len(look.clean)):
+                    if not self._room(len(look.clean) + len(done.unprotected)):
                         raise Unreadable(_TOO_MUCH)
             except Unreadable as error:
-                done = replace(done, slots=(), before=(), clean=(), error=str(error))
+                done = replace(
+                    done, slots=(), before=(), clean=(), unprotected=(), error=str(error)
+                )
             self._out.write(flush_line(done))
-            if taken.noted is not None and taken.noted.late:
+            if noted is not None and noted.late:
                 self._out.other(late=done.number)
         pe.taken.clear()
+
+
+def _between(begun: _Seen | None, ended: _Seen) -> tuple[frozenset[int], int]:
+    """What became of bits between two looks while nobody kept the memory slots.
+
+    Frames whose bit became 1, and the number of those for which nobody knows.
+    """
+    unknown = len(ended.look.dirty) + ended.look.unlogged
+    if begun is None or begun.look.readers is None or ended.look.readers is None:
+        return frozenset(), unknown
+    # The time of which it is counted is longer than the one between the bits.
+    if count_readers(begun.look.readers[0], ended.look.readers[1]):
+        return frozenset(), 0
+    kept = sorted(slot.base for slot in begun.slots & ended.slots if slot.bitmap)
+    ends = {slot.base: slot.base + slot.pages for slot in ended.slots}
+    bare = frozenset(
+        frame
+        for frame in set(begun.look.clean).intersection(ended.look.dirty)
+        if (at := bisect_right(kept, frame)) and frame < ends[kept[at - 1]]
+    )
+    return bare, unknown - len(bare)

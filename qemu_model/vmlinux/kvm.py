@@ -57,14 +57,15 @@ class Look:
     """What the bitmaps say of the pages that entries name, as guest frame numbers.
 
     ``unlogged`` counts the pages of entries that are in no slot with a bitmap, ``invalid``
-    the entries that name no page at all.  ``readers`` is None where they cannot be counted.
+    the entries that name no page at all.  ``readers`` is what was counted before and after
+    the bits were read, None where it cannot be.
     """
 
     dirty: list[int]
     clean: list[int]
     unlogged: int
     invalid: int
-    readers: Readers | None = None
+    readers: tuple[Readers, Readers] | None = None
 
 
 class Kvm:
@@ -111,9 +112,12 @@ class Kvm:
             try:
                 vm = self.find_vm(vttbr)
                 slots = self.slots(vm)
+                first = self._readers(vm)
                 found = self._bits(slots, entries)
+                last = self._readers(vm)
                 if self.slots(vm) == slots:
-                    return slots, replace(found, readers=self._readers(vm))
+                    known = None if first is None or last is None else (first, last)
+                    return slots, replace(found, readers=known)
             except Unreadable:
                 if attempt == _ATTEMPTS - 1 or time.monotonic() > end:
                     raise

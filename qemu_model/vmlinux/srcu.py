@@ -9,6 +9,7 @@ entered and left one (kernel/rcu/srcutree.c).
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,8 @@ from qemu_model.vmlinux.layout import LayoutError, Structures
 
 CPUS_MAX = 4096
 _WORD = (1 << 64) - 1
+_MUTEX_FLAGS = 7
+"""Bits of ``struct mutex.owner`` that are no part of the address of the task."""
 _BYTES = 8
 _HALVES = 2
 """Counters of one kind: readers use one of two, which of them changes with each grace period."""
@@ -41,6 +44,9 @@ class SrcuMap:
 
 class Memory(Protocol):
     """Reads at virtual addresses; raises Unreadable."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """So many bytes."""
 
     def number(self, address: int, size: int = 8) -> int:
         """A little-endian unsigned number of ``size`` bytes."""
@@ -83,7 +89,9 @@ class Readers:
     taken: int
     """Times that ``kvm->srcu`` was taken since it was made, modulo 2^64."""
     held: int
-    """Read-side critical sections under way, and one more while ``slots_lock`` is held."""
+    """Read-side critical sections under way."""
+    locked: bool
+    """Whether somebody holds ``kvm->slots_lock``."""
 
 
 def read_readers(memory: Memory, where: SrcuMap, vm: int) -> Readers:
@@ -92,7 +100,7 @@ def read_readers(memory: Memory, where: SrcuMap, vm: int) -> Readers:
     The PEs run on: what was left is read before what was entered, so that a section may be
     taken for one that is under way, but none that is under way is missed.
     """
-    offsets = [memory.number(where.per_cpu + 8 * cpu) for cpu in range(where.cpus)]
+    offsets = struct.unpack(f"<{where.cpus}Q", memory.read(where.per_cpu, 8 * where.cpus))
     data = memory.number(vm + where.data)
     at = [
         (data + offset & _WORD) + half * where.stride
@@ -102,12 +110,14 @@ def read_readers(memory: Memory, where: SrcuMap, vm: int) -> Readers:
     ]
     left = sum(memory.number(address + where.unlocks) for address in at)
     taken = sum(memory.number(address + where.locks) for address in at)
-    locked = memory.number(vm + where.owner) != 0
-    return Readers(taken & _WORD, (taken - left & _WORD) + locked)
+    locked = memory.number(vm + where.owner) & ~_MUTEX_FLAGS != 0
+    return Readers(taken & _WORD, taken - left & _WORD, locked)
 
 
-def count_readers(begun: Readers | None, ended: Readers | None) -> int:
-    """Read-side critical sections that overlap the time between two moments; -1: not known."""
-    if begun is None or ended is None:
-        return -1
-    return begun.held + (ended.taken - begun.taken & _WORD)
+def count_readers(begun: Readers, ended: Readers) -> int:
+    """Read-side critical sections that overlap the time between two moments.
+
+    And one for each of the two at which ``slots_lock`` is held: who takes and releases it in
+    between is not seen.
+    """
+    return begun.held + (ended.taken - begun.taken & _WORD) + begun.locked + ended.locked

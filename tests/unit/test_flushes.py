@@ -27,7 +27,7 @@ from qemu_model.flushes import (
 from qemu_model.vmlinux.kvm import PAGES_MAX
 from qemu_model.watchlog import other_line
 
-HEAD = other_line(version=2, page_shift=12, symbol=None, no_srcu="")
+HEAD = other_line(version=3, page_shift=12, symbol=None, no_srcu="")
 FLUSH = Flush(
     number=1,
     pe=1,
@@ -44,7 +44,8 @@ FLUSH = Flush(
     clean=((0x40001, 0x40002),),
     unlogged=4,
     invalid=5,
-    readers=6,
+    unprotected=((0x40000, 0x40000),),
+    unjudged=6,
 )
 
 
@@ -57,7 +58,7 @@ def test_a_flush_comes_back(tmp_path: Path) -> None:
     assert read_flushes(path).absent == "no memory"
     path.write_text(HEAD + flush_line(FLUSH))
     assert read_flushes(path).cut
-    head = other_line(version=2, page_shift=16, symbol="drain", no_srcu="no DWARF")
+    head = other_line(version=3, page_shift=16, symbol="drain", no_srcu="no DWARF")
     path.write_text(head + other_line(end=0))
     assert read_flushes(path) == FlushLog(page_shift=16, symbol="drain", no_srcu="no DWARF")
 
@@ -92,7 +93,7 @@ def test_what_is_no_list_of_entries_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[]", "nonsense", '{"version": 2}', HEAD + "{}\n", HEAD + '{"flush": 1}\n',
+    ["", "{}", "[]", "nonsense", '{"version": 3}', HEAD + "{}\n", HEAD + '{"flush": 1}\n',
      HEAD + '{"late": "x"}\n', HEAD + "7\n", "\xff", HEAD + "[" * 100_000],
     ids=range(11),
 )  # fmt: skip
@@ -121,7 +122,7 @@ def test_a_damaged_field_is_refused(tmp_path: Path, name: str, value: object) ->
 @pytest.mark.parametrize("shift", [-1, 0, 13, 1 << 40, "x", None, 1e400])
 def test_pages_of_no_size_are_refused(tmp_path: Path, shift: object) -> None:
     path = tmp_path / "flushes.jsonl"
-    path.write_text(other_line(version=2, page_shift=shift, symbol=None, no_srcu=""))
+    path.write_text(other_line(version=3, page_shift=shift, symbol=None, no_srcu=""))
     with pytest.raises(UsageError, match="not a record of flushes"):
         read_flushes(path)
 
@@ -129,9 +130,9 @@ def test_pages_of_no_size_are_refused(tmp_path: Path, shift: object) -> None:
 def test_short_lines_that_stand_for_whole_buffers_are_counted(tmp_path: Path) -> None:
     """A guest with SZ=9 flushes for ever: 240 bytes a flush, 262144 entries each."""
     path = tmp_path / "flushes.jsonl"
-    full = replace(FLUSH, entries=array("Q", [7]) * (ENTRIES_MAX - 4))
+    full = replace(FLUSH, entries=array("Q", [7]) * (ENTRIES_MAX - 5))
     assert amount(full) == ENTRIES_MAX - 1
-    line = flush_line(full).replace("7 " * (ENTRIES_MAX - 5) + "7", f"7*{ENTRIES_MAX - 4}+0")
+    line = flush_line(full).replace("7 " * (ENTRIES_MAX - 6) + "7", f"7*{ENTRIES_MAX - 5}+0")
     assert len(line) < 400
     most = AMOUNT_MAX // ENTRIES_MAX
     path.write_text(HEAD + most * line + other_line(end=most))
@@ -155,7 +156,7 @@ def test_lines_are_taken_one_by_one(tmp_path: Path) -> None:
     """Nothing is read beyond what cannot be used."""
     path = tmp_path / "flushes.jsonl"
     path.write_text('{"version": 9}\nthis is no JSON\n')
-    with pytest.raises(UsageError, match="version 9; this hdbss reads version 2"):
+    with pytest.raises(UsageError, match="version 9; this hdbss reads version 3"):
         read_flushes(path)
     path.write_text("")
     with pytest.raises(UsageError, match="not a record of flushes"):

@@ -54,7 +54,7 @@ def directory(tmp_path: Path) -> Path:
     (tmp_path / "console.log").write_bytes(b"Booting Linux\r\n\xff\xfe")
     (tmp_path / "agent.log").write_bytes(channel_bytes(PROGRAM))
     (tmp_path / "trace.bin").write_bytes(make_trace([mark(3)]).data)
-    head = other_line(version=2, page_shift=12, symbol="drain", no_srcu="")
+    head = other_line(version=3, page_shift=12, symbol="drain", no_srcu="")
     (tmp_path / "flushes.jsonl").write_text(head + other_line(end=0))
     head = other_line(version=1, page_shift=14)
     (tmp_path / "buffers.jsonl").write_text(head + other_line(end=0))
@@ -183,7 +183,7 @@ def test_any_value_in_run_json_is_read_or_refused(
         (directory / name).touch()
     (directory / "trace.bin").write_bytes(make_trace([]).data)
     (directory / "flushes.jsonl").write_text(
-        other_line(version=2, page_shift=12, symbol=None, no_srcu="")
+        other_line(version=3, page_shift=12, symbol=None, no_srcu="")
     )
     (directory / "buffers.jsonl").write_text(other_line(version=1, page_shift=12))
     (directory / "run.json").write_text(json.dumps(content))

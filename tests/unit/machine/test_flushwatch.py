@@ -74,41 +74,6 @@ def test_bits_before_and_after(tmp_path: Path) -> None:
     assert not flush.error and not log.cut and not log.absent
 
 
-def test_readers_from_the_last_look_on_are_counted(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, readers=True)
-    bench.fill(entry(1))
-    for taken, left in ((5, 5), (6, 6), (8, 7)):
-        bench.fake.count(0, 0, taken, left)
-        bench.watcher.drain_begins(stop(1, taken))
-    bench.fake.count(2, 1, 1, 1)
-    bench.watcher.flush(stop(1, 9))
-    bench.watcher.flush(stop(1, 12))
-    log = bench.log()
-    assert [flush.readers for flush in log.flushes] == [2, -1]  # nothing began the second one
-    assert log.no_srcu == ""
-
-
-def test_with_a_symbol_readers_count_until_its_return(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, "drain", readers=True)
-    bench.fill(entry(1))
-    bench.watcher.drain_begins(stop(1, 5))
-    bench.watcher.flush(stop(1, 6))
-    bench.fake.count(0, 0, 1, 1)
-    bench.watcher.returned(stop(0, 8))
-    (flush,) = bench.log().flushes
-    assert flush.readers == 1
-
-
-def test_why_readers_are_not_counted_is_told(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    bench.fill(entry(1))
-    bench.watcher.drain_begins(stop(1, 5))
-    bench.watcher.flush(stop(1, 6))
-    log = bench.log()
-    assert log.no_srcu == bench.fake.kernel.no_srcu != ""
-    assert [flush.readers for flush in log.flushes] == [-1]
-
-
 def test_a_slot_with_another_bitmap_is_told(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.fill(entry(1))

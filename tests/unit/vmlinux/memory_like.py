@@ -242,3 +242,8 @@ class FakeKernel:
             within = at & (1 << self.shift) - 1
             start = self._mapped[at - within] + within - RAM_BASE
             self.ram[start] |= 1 << (page & 7)
+
+    def clear_bits(self, slot: int) -> None:
+        """Make all pages of a slot clean that are in the first page of its bitmap."""
+        start = self._mapped[self.bitmaps[slot]] - RAM_BASE
+        self.ram[start : start + (1 << self.shift)] = bytes(1 << self.shift)

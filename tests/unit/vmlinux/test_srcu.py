@@ -100,25 +100,28 @@ def readers(fake: FakeKernel) -> Readers:
 
 
 def test_readers_are_counted_on_all_cpus(fake: FakeKernel) -> None:
-    assert readers(fake) == Readers(0, 0)
+    assert readers(fake) == Readers(0, 0, False)
     fake.count(0, 0, taken=5, left=4)
     fake.count(0, 1, taken=7, left=7)
     fake.count(2, 1, taken=9, left=10)  # entered on one CPU, left on the other
-    assert readers(fake) == Readers(21, 0)
+    assert readers(fake) == Readers(21, 0, False)
     fake.count(2, 0, taken=2, left=0)
-    assert readers(fake) == Readers(23, 2)
+    assert readers(fake) == Readers(23, 2, False)
 
 
-def test_who_holds_slots_lock_is_one(fake: FakeKernel) -> None:
-    fake.put(fake.vm + SRCU.owner, 0xFFFF_0000_1234_5678)
-    assert readers(fake) == Readers(0, 1)
+@pytest.mark.parametrize("flags", [0, 1, 7])
+def test_slots_lock_is_held_by_a_task_and_not_by_who_waits(fake: FakeKernel, flags: int) -> None:
+    fake.put(fake.vm + SRCU.owner, 0xFFFF_0000_1234_5678 | flags)
+    assert readers(fake) == Readers(0, 0, True)
+    fake.put(fake.vm + SRCU.owner, flags)
+    assert readers(fake) == Readers(0, 0, False)
 
 
 def test_any_numbers_can_be_counted(fake: FakeKernel) -> None:
     for cpu in (0, 2):
         for half in (0, 1):
             fake.count(cpu, half, taken=(1 << 64) - 1, left=1)
-    assert readers(fake) == Readers((1 << 64) - 4, (1 << 64) - 8)
+    assert readers(fake) == Readers((1 << 64) - 4, (1 << 64) - 8, False)
 
 
 def test_a_wild_table_of_cpus_is_not_followed(fake: FakeKernel) -> None:
@@ -133,13 +136,15 @@ def test_a_look_counts_them(fake: FakeKernel) -> None:
     fake.count(2, 0, taken=3, left=2)
     kernel = fake.kernel
     memory = KernelMemory(Ram(fake.path), kernel)
-    assert Kvm(memory, kernel).look(VTTBR, [])[1].readers == Readers(3, 1)
+    assert Kvm(memory, kernel).look(VTTBR, [])[1].readers == (Readers(3, 1, False),) * 2
     without = replace(kernel, srcu=None)
     assert Kvm(memory, without).look(VTTBR, [])[1].readers is None
 
 
 def test_sections_between_two_moments() -> None:
-    assert count_readers(Readers(7, 0), Readers(7, 0)) == 0
-    assert count_readers(Readers(7, 1), Readers(7, 0)) == 1
-    assert count_readers(Readers((1 << 64) - 1, 0), Readers(1, 1)) == 2
-    assert count_readers(None, Readers(7, 0)) == count_readers(Readers(7, 0), None) == -1
+    idle = Readers(7, 0, False)
+    assert count_readers(idle, idle) == 0
+    assert count_readers(Readers(7, 1, False), idle) == 1
+    assert count_readers(Readers((1 << 64) - 1, 0, False), Readers(1, 1, False)) == 2
+    assert count_readers(Readers(7, 0, True), idle) == 1
+    assert count_readers(idle, Readers(7, 0, True)) == 1
