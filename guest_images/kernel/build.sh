@@ -115,7 +115,8 @@ shopt -s nullglob
 patches=("$patch_dir"/*.patch)
 # What src/ is made of: the checksums of the tarball and of each patch that is applied.
 readonly parts=.hdbss-parts
-mapfile -t wanted < <(sha256sum "$tarball" "${patches[@]}" | cut -d' ' -f1)
+sums=$(sha256sum "$tarball" "${patches[@]}" 2>>"$log") || die "$(tail -n1 "$log")"
+mapfile -t wanted < <(cut -d' ' -f1 <<<"$sums")
 present=()
 [ ! -f "$src/$parts" ] || mapfile -t present <"$src/$parts"
 
@@ -123,6 +124,8 @@ if [ ${#present[@]} -gt 0 ] && [ "${present[*]}" = "${wanted[*]:0:${#present[@]}
 	say "source is unpacked, with ${#present[@]} of ${#wanted[@]} parts"
 else
 	present=()
+	# The list first: a tree that is half removed is not to be taken for a whole one.
+	rm -f "$src/$parts"
 	# Objects are made again only where a file is newer, and unpacked files are old.
 	rm -rf "$src" "$src.partial" "$obj"
 	mkdir "$src.partial"

@@ -27,6 +27,8 @@ _SMALL_LIMIT = 600.0
 #: Free space a kernel build needs (bytes): source 0.7 GB, objects 1.2 GB with debug info.
 _KERNEL_SPACE = 4 << 30
 CONFORMANCE_ELF = "conformance.elf"
+_PARTS = Path("src/.hdbss-parts")
+"""Where build.sh notes what a complete source tree is made of."""
 _KERNEL_FILES = ("Image", "vmlinux", "kvm-cap", "build.log", "config")
 
 SERIES = "patches/6.12"
@@ -37,7 +39,7 @@ class Variant:
     """One way of building our kernel; files and directories are those beside ``config``.
 
     ``more`` is a directory of patches on top of the series, for a kernel that is the
-    default one otherwise: both are made of the same objects.
+    default one otherwise: both can be made of the same objects.
     """
 
     fragments: tuple[str, ...] = ()
@@ -150,8 +152,8 @@ def kernel(cache: Cache, progress: Progress, variant: str = "default") -> Kernel
     """Return the default kernel (or another variant), built if it is not in the cache.
 
     Takes about 5 minutes on two cores.  An interrupted build is resumed.  One with more
-    patches leaves the default kernel in the cache as well.  Raises InfrastructureError with
-    what to install, or with the build's log.
+    patches makes the default kernel on the way if that is not in the cache.  Raises
+    InfrastructureError with what to install, or with the build's log.
     """
     chosen = VARIANTS[variant]
     recipe = _sources("guest_images", "kernel")
@@ -244,6 +246,8 @@ def _copying(source: Path) -> Callable[[Building], None]:
 
 def _tidy(directory: Path) -> None:
     """Leave the results: source and objects have done their work."""
+    # First of all: a tree that is half removed is not to be taken for a whole one.
+    (directory / _PARTS).unlink(missing_ok=True)
     for path in directory.iterdir():
         if path.name not in _KERNEL_FILES:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

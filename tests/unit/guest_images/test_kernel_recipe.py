@@ -143,6 +143,32 @@ def test_another_beginning_is_unpacked_anew(recipe: Recipe, change: str) -> None
     assert not (recipe.out / "obj" / "an.o").exists()
 
 
+def test_a_tree_that_is_half_removed_is_not_a_whole_one(recipe: Recipe) -> None:
+    """The removal for other patches is interrupted; then the old ones are asked for again."""
+    recipe.patch()
+    assert recipe.run().returncode == 0
+    broken = recipe.bin / "rm"
+    broken.write_text(
+        '#!/bin/sh\ncase $1 in -rf) /bin/rm -r "$2/hello.txt"; kill -9 $PPID;; esac\n'
+        'exec /bin/rm "$@"\n'
+    )
+    broken.chmod(0o755)
+    (recipe.patches / "0000-nothing.patch").write_text("")
+    assert recipe.run().returncode < 0
+    assert not (recipe.out / "src/hello.txt").exists()
+    broken.unlink()
+    (recipe.patches / "0000-nothing.patch").unlink()
+    again = recipe.run()
+    assert again.returncode == 0, again.stderr
+    assert "unpacking" in again.stdout
+
+
+def test_a_patch_that_cannot_be_read_is_not_left_out(recipe: Recipe) -> None:
+    assert recipe.run().returncode == 0
+    (recipe.patches / "0001-cap.patch").symlink_to("nowhere")
+    assert "0001-cap.patch: No such file" in recipe.fails()
+
+
 def test_what_no_build_reads_is_not_unpacked(recipe: Recipe) -> None:
     read = ["drivers/gpu/drm/Kconfig", "drivers/gpu/drm/Makefile", "drivers/of/empty_root.dts",
             "include/sound/core.h", "arch/arm64/kvm/mmu.c", "tools/include/x.h"]  # fmt: skip

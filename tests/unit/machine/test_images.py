@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,6 +188,23 @@ def test_interrupted_kernel_build_is_resumed(root: Path, tmp_path: Path) -> None
     found = images.kernel(cache, progress)
     assert found.image.is_file()
     assert [line.split()[0] for line in progress.lines] == ["building", "resuming"]
+
+
+def test_a_tree_that_is_half_removed_is_not_a_whole_one(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while source and objects are removed: the next build unpacks them anew."""
+    recipe(root, 'echo 1 > "$3/kvm-cap"; mkdir -p "$3/src"; echo x > "$3/src/.hdbss-parts"')
+
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", interrupted)
+        images.kernel(Cache(tmp_path / "cache"), SilentProgress())
+    (left,) = (tmp_path / "cache").glob("*/*.partial/src")
+    assert list(left.iterdir()) == []
+    assert images.kernel(Cache(tmp_path / "cache"), SilentProgress()).image.is_file()
 
 
 def test_kernel_errors(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
