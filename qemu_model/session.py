@@ -183,6 +183,7 @@ def _flushes(
     """How to watch the kernel's dirty bitmaps, or why they cannot be watched.
 
     The user's own wish, --flush-symbol, is not given up silently: UsageError.
+    InfrastructureError if vmlinux and Image are of different builds.
     """
     symbol = choice.flush_symbol
     if kernel.vmlinux is None:
@@ -191,11 +192,12 @@ def _flushes(
         return None, "no vmlinux was given"
     at = () if symbol is None else returns(Vmlinux(kernel.vmlinux), symbol)
     try:
-        return FlushPlan(kernel_map(kernel.vmlinux, store, progress), symbol, at), ""
+        known = kernel_map(kernel.vmlinux, kernel.image, store, progress)
     except Unsupported as error:
         if symbol is not None:
             raise UsageError(f"--flush-symbol {symbol}: {error}") from error
         return None, str(error)
+    return FlushPlan(known, symbol, at), ""
 
 
 def _qemu(

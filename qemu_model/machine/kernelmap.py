@@ -14,10 +14,12 @@ from qemu_model.vmlinux.kernelmap import VERSION, KernelMap, dump, load, read_ma
 _FILE = "map.json"
 
 
-def kernel_map(vmlinux: Path, cache: Cache, progress: Progress) -> KernelMap:
+def kernel_map(vmlinux: Path, image: Path, cache: Cache, progress: Progress) -> KernelMap:
     """``read_map``, kept in the cache by the content of the file.
 
-    Raises Unsupported with the reason why this vmlinux cannot serve.
+    Raises Unsupported with the reason why this vmlinux cannot serve, InfrastructureError if
+    the Image is of another build: two builds of one version have the same banner, and can
+    have it at the same address.
     """
 
     def build(building: Building) -> None:
@@ -25,6 +27,8 @@ def kernel_map(vmlinux: Path, cache: Cache, progress: Progress) -> KernelMap:
 
     try:
         entry = cache.build("kernel-map", content_key(f"{VERSION}", vmlinux), build, progress)
-        return load((entry / _FILE).read_text())
+        found = load((entry / _FILE).read_text())
     except (UsageError, InfrastructureError, OSError, ValueError, KeyError, TypeError) as error:
         raise Unsupported(str(error)) from error
+    Vmlinux(vmlinux).require_image(image)
+    return found

@@ -47,6 +47,20 @@ def test_another_kernels_vmlinux_is_noticed(prepared: Bench, tmp_path: Path) -> 
         assert "the running kernel is not that of vmlinux" in result.unchecked[checker]
 
 
+def test_a_vmlinux_of_the_same_version_and_another_build_is_refused(
+    prepared: Bench, tmp_path: Path
+) -> None:
+    """Its banner is the same, at the same address; one instruction is another."""
+    assert prepared.kernel.vmlinux is not None
+    data = bytearray(prepared.kernel.vmlinux.read_bytes())
+    data[data.index(b"Linux version ") - (1 << 20)] ^= 1  # somewhere in the code
+    other = tmp_path / "vmlinux"
+    other.write_bytes(data)
+    done = hdbss("run", "flush.request", "--kernel", prepared.kernel.image, "--vmlinux", other)
+    assert done.returncode == 3
+    assert "does not match the kernel" in one_line(done)
+
+
 def test_without_vmlinux_the_run_goes_on(prepared: Bench, tmp_path: Path) -> None:
     kernel = KernelImage(prepared.kernel.image, None, prepared.kernel.cap, "no vmlinux")
     (scenario,) = select(["flush.request"])

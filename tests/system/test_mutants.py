@@ -87,7 +87,8 @@ FOUND: dict[str, tuple[tuple[str, str], ...]] = {
 def _run(prepared: Bench, image: Path, scenario: str, directory: Path) -> Result:
     vmlinux = image.with_name("vmlinux")
     kernel = KernelImage(image, vmlinux, prepared.kernel.cap, "mutant")
-    flushes = FlushPlan(kernel_map(vmlinux, Cache(directory / "cache"), SilentProgress()))
+    cache = Cache(directory / "cache")
+    flushes = FlushPlan(kernel_map(vmlinux, image, cache, SilentProgress()))
     bench = replace(prepared, kernel=kernel, flushes=flushes, keep=directory / "runs")
     return run_scenario(bench, select([scenario])[0], SilentProgress())
 

@@ -18,6 +18,7 @@ from qemu_model.machine.vm import Limits
 from qemu_model.runner import Bench
 from qemu_model.scenarios.scenario import Uapi
 from qemu_model.session import Choice, prepare
+from tests.unit.vmlinux.kernel_like import image_of
 from tests.unit.vmlinux.test_layout import kernel
 
 QEMU = Qemu(("qemu",), "11.1.3", 7, "test")
@@ -149,7 +150,7 @@ def test_a_vmlinux_that_cannot_serve_is_told(house: House, tmp_path: Path) -> No
 
 def test_a_vmlinux_that_serves(house: House, tmp_path: Path) -> None:
     vmlinux = kernel(tmp_path)
-    choice = replace(FOREIGN, vmlinux=vmlinux, uapi="none")
+    choice = Choice(kernel=image_of(vmlinux), vmlinux=vmlinux, uapi="none")
     bench = prepare(choice, SilentProgress())
     assert bench.flushes is not None and bench.unwatched == ""
     assert (bench.flushes.symbol, bench.flushes.returns) == (None, ())

@@ -7,14 +7,24 @@ from pathlib import Path
 import pytest
 
 from qemu_model.arch.registers import SysReg
-from qemu_model.errors import Unsupported, UsageError
+from qemu_model.errors import InfrastructureError, Unsupported, UsageError
 from qemu_model.machine.cache import Cache
 from qemu_model.machine.kernelmap import kernel_map
 from qemu_model.machine.progress import SilentProgress
 from qemu_model.vmlinux.elf import Vmlinux
 from qemu_model.vmlinux.kernelmap import dump, load, read_map, returns
 from qemu_model.vmlinux.layout import LayoutError, Member, Structures
-from tests.unit.vmlinux.kernel_like import ENTER, OTHER_ERET, TEXT, VECTOR, WRITE, run, tool, word
+from tests.unit.vmlinux.kernel_like import (
+    ENTER,
+    OTHER_ERET,
+    TEXT,
+    VECTOR,
+    WRITE,
+    image_of,
+    run,
+    tool,
+    word,
+)
 
 SOURCE = "virt/kvm/kvm_main.c"
 C = """
@@ -152,9 +162,20 @@ def test_a_map_has_what_memory_is_read_with(tmp_path: Path) -> None:
 
 def test_a_map_is_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, cache = kernel(tmp_path), Cache(tmp_path / "cache")
-    first = kernel_map(path, cache, SilentProgress())
+    image = image_of(path)
+    first = kernel_map(path, image, cache, SilentProgress())
     monkeypatch.setattr("qemu_model.machine.kernelmap.read_map", None)
-    assert kernel_map(path, cache, SilentProgress()) == first
+    assert kernel_map(path, image, cache, SilentProgress()) == first
+
+
+def test_an_image_of_another_build_is_refused(tmp_path: Path) -> None:
+    path = kernel(tmp_path)
+    image = image_of(path)
+    data = bytearray(image.read_bytes())
+    data[-1] ^= 1
+    image.write_bytes(data)
+    with pytest.raises(InfrastructureError, match="does not match the kernel"):
+        kernel_map(path, image, Cache(tmp_path / "cache"), SilentProgress())
 
 
 @pytest.mark.parametrize(
@@ -170,7 +191,7 @@ def test_a_kernel_that_is_too_different_is_refused(
 ) -> None:
     path = kernel(tmp_path, c=C.replace(old, new))
     with pytest.raises(Unsupported, match=says):
-        kernel_map(path, Cache(tmp_path / "cache"), SilentProgress())
+        kernel_map(path, tmp_path / "Image", Cache(tmp_path / "cache"), SilentProgress())
 
 
 def test_a_cut_vmlinux_is_refused(tmp_path: Path) -> None:
@@ -179,7 +200,7 @@ def test_a_cut_vmlinux_is_refused(tmp_path: Path) -> None:
     for size in range(0, len(whole), max(1, len(whole) // 50)):
         path.write_bytes(whole[:size])
         with pytest.raises(Unsupported):
-            kernel_map(path, Cache(tmp_path / "cache"), SilentProgress())
+            kernel_map(path, tmp_path / "Image", Cache(tmp_path / "cache"), SilentProgress())
 
 
 def test_the_returns_of_a_function(tmp_path: Path) -> None:
