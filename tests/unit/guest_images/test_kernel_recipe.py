@@ -221,6 +221,19 @@ def test_failed_build_says_the_first_error(recipe: Recipe) -> None:
     assert not (recipe.out / "Image").exists()
 
 
+def test_the_log_says_what_is_being_done_now(recipe: Recipe) -> None:
+    """Not only once there are some kilobytes of it."""
+    logged = "grep -q 'CC      vmlinux.o' $(O)/../build.log"
+    wait = f"for i in 1 2 3 4 5 6 7 8 9 10; do {logged} && break; sleep 0.2; done"
+    recipe.makefile(broken=f"{wait}; {logged} || exit 1")
+    assert recipe.run().returncode == 0
+
+
+def test_progress_counts_the_objects(recipe: Recipe) -> None:
+    recipe.makefile(broken="yes '  AS      a.o' | head -n 250")
+    assert re.findall(r"kernel: (\d+) objects", recipe.run().stdout) == ["100", "200"]
+
+
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
