@@ -19,6 +19,10 @@
 
 set -euo pipefail
 export LC_ALL=C
+# What a kernel developer's shell may have for his own kernels. Ours is cached by what it is
+# made from, and that is not part of it.
+unset "${!KBUILD_@}" "${!KCONFIG_@}" "${!LLVM@}" LOCALVERSION K{C,A,CPP}FLAGS {C,A}FLAGS_KERNEL
+unset MAKEFLAGS GNUMAKEFLAGS MAKEFILES
 
 readonly CAP=KVM_CAP_ARM_HW_DIRTY_STATE_TRACK
 readonly PACKAGES="gcc-aarch64-linux-gnu make flex bison bc xz-utils patch"
@@ -103,8 +107,7 @@ readonly DESCRIBED=(
 
 kmake()
 {
-	env -u MAKEFLAGS -u KBUILD_OUTPUT -u KCONFIG_CONFIG \
-		make -C "$src" O="$obj" ARCH=arm64 CROSS_COMPILE="$cross" \
+	make -C "$src" O="$obj" ARCH=arm64 CROSS_COMPILE="$cross" \
 		KCFLAGS="-ftrack-macro-expansion=0 -g0" "${DESCRIBED[@]}" \
 		KBUILD_BUILD_TIMESTAMP="2026-01-01 00:00:00" \
 		KBUILD_BUILD_USER=hdbss KBUILD_BUILD_HOST=bench KBUILD_BUILD_VERSION=1 "$@"

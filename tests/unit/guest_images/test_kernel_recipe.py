@@ -245,6 +245,15 @@ def test_bad_environment(recipe: Recipe, environment: dict[str, str], words: str
     assert words in recipe.fails(**environment)
 
 
+@pytest.mark.parametrize(
+    "name", ["LLVM", "LLVM_IAS", "LOCALVERSION", "KCPPFLAGS", "KBUILD_OUTPUT", "KCONFIG_CONFIG"]
+)
+def test_what_the_shell_has_for_other_kernels_is_not_for_ours(recipe: Recipe, name: str) -> None:
+    recipe.makefile(broken=f'test -z "$({name})" || exit 1')
+    done = recipe.run(**{name: "1"})
+    assert done.returncode == 0, done.stderr
+
+
 def test_bad_arguments(recipe: Recipe) -> None:
     assert "no config fragment nowhere" in recipe.fails("nowhere")
     recipe.tarball.unlink()
