@@ -229,6 +229,19 @@ def test_kernel_errors(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         images.kernel(cache, SilentProgress())
 
 
+@pytest.mark.parametrize("free", [900, 1100])
+def test_a_kernel_build_needs_a_gigabyte(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=free << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    if free > 1024:
+        assert images.kernel(Cache(tmp_path / "cache"), SilentProgress()).image.is_file()
+    else:
+        with pytest.raises(InfrastructureError, match="900 MiB are free, 1024 MiB are needed"):
+            images.kernel(Cache(tmp_path / "cache"), SilentProgress())
+
+
 def test_no_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "ROOT", tmp_path)
     with pytest.raises(InfrastructureError, match="run hdbss from its source tree"):
