@@ -99,7 +99,8 @@ logged()
 # What costs much of the build time and nobody here reads is not made: where in a macro
 # a warning comes from, in which register a local variable is at which instruction, and
 # types and line numbers of what is not KVM. The code is the same. CFLAGS_ and the
-# object, relative to its directory, is what Kbuild appends for one object.
+# object, relative to its directory, is what Kbuild appends for one object. The programs of
+# the build itself (kconfig, dtc, ...) take longer to optimise than they run.
 readonly DESCRIBED=(
 	CFLAGS_{arm,dirty_bit,guest,handle_exit,hdbss_bug,mmu,pgtable,switch}.o="-g -fno-var-tracking"
 	CFLAGS_../../../virt/kvm/kvm_main.o="-g -fno-var-tracking"
@@ -108,7 +109,7 @@ readonly DESCRIBED=(
 kmake()
 {
 	make -C "$src" O="$obj" ARCH=arm64 CROSS_COMPILE="$cross" \
-		KCFLAGS="-ftrack-macro-expansion=0 -g0" "${DESCRIBED[@]}" \
+		KCFLAGS="-ftrack-macro-expansion=0 -g0" "${DESCRIBED[@]}" HOSTCFLAGS=-O0 \
 		KBUILD_BUILD_TIMESTAMP="2026-01-01 00:00:00" \
 		KBUILD_BUILD_USER=hdbss KBUILD_BUILD_HOST=bench KBUILD_BUILD_VERSION=1 "$@"
 }
@@ -154,7 +155,7 @@ printf '%s\n' "${wanted[@]}" >"$src/$parts"
 say "configuring"
 mkdir -p "$obj"
 cat "${fragments[@]}" >"$obj/fragments.config"
-logged configuring kmake KCONFIG_ALLCONFIG="$obj/fragments.config" allnoconfig
+logged configuring kmake -j"$jobs" KCONFIG_ALLCONFIG="$obj/fragments.config" allnoconfig
 
 lost=$(grep '^CONFIG_' "$obj/fragments.config" | grep -vxFf "$obj/.config" | tr '\n' ' ') || true
 [ -z "$lost" ] || die "these options did not survive in $obj/.config: $lost"
