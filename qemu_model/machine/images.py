@@ -61,7 +61,7 @@ VARIANTS = {
 }
 
 _BANNER = re.compile(rb"Linux version (\d[^\n\0]{0,400})")
-_CAP = re.compile(r"^#define\s+KVM_CAP_ARM_HW_DIRTY_STATE_TRACK\s+(\d{1,9})\s*$", re.MULTILINE)
+_CAP = re.compile(r"^#define\s+KVM_CAP_ARM_HW_DIRTY_STATE_TRACK\s+(\d{1,9})\b", re.MULTILINE)
 _ELF_AARCH64 = b"\xb7\x00"
 
 

@@ -348,6 +348,12 @@ def test_built_tree(tmp_path: Path) -> None:
     assert found.vmlinux == linux / "vmlinux"
 
 
+def test_a_comment_behind_the_number_is_none_of_it(tmp_path: Path) -> None:
+    text = CAP.replace("245", "245 /* as in v3 */")
+    linux = tree(tmp_path / "linux", tmp_path / "linux/include/uapi/linux/kvm.h", text)
+    assert images.kernel_from_tree(linux).cap == 245
+
+
 def test_separate_object_directory(tmp_path: Path) -> None:
     source = tmp_path / "source"
     objects = tree(tmp_path / "objects", source / "include/uapi/linux/kvm.h")
