@@ -174,7 +174,7 @@ class _Teller:
             case "vm":
                 self._manual = operation.args.get("dirty", "plain") != "plain"
             case "clear":
-                self._slot(operation).cleared(self._pages(operation, What.CLEARED))
+                self._slot(operation).cleared(line, self._pages(operation, What.CLEARED))
             case "slot":
                 self._create(operation)
             case "log":

@@ -11,6 +11,9 @@ KVM_GET_DIRTY_LOG; invariant I1 of a dirty log).
 Time is the agent's program line: its operations are strictly one after the other,
 and what the PEs did is placed between them by the agent's markers.  A store that
 happens during a read may be in that read or in the next one.
+
+Where a read leaves the bits standing, KVM_CLEAR_DIRTY_LOG pays like a read for what was
+stored before it: userspace copies these pages after it (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2).
 """
 
 from bisect import bisect_left, bisect_right
@@ -74,10 +77,12 @@ class SlotLog:
     _content: Owed = field(default_factory=dict)
     _entries: Owed = field(default_factory=dict)
     _again: Owed = field(default_factory=dict)
-    """Pages with a second entry while the first one is owed."""
+    """Pages with an entry while they are owed already, so that they were dirty before."""
     _differs: set[int] = field(default_factory=set)
-    _reads: list[frozenset[int]] = field(default_factory=list)
     _read_lines: list[int] = field(default_factory=list)
+    _paid: list[frozenset[int]] = field(default_factory=list)
+    """What reads have reported, and what was cleared."""
+    _paid_lines: list[int] = field(default_factory=list)
     _truth: set[int] = field(default_factory=set)
     _standing: frozenset[int] = frozenset()
     _logged_since: int = 0
@@ -96,16 +101,15 @@ class SlotLog:
     def appended(self, line: int, pages: Iterable[int], seq: int) -> None:
         """A PE made a descriptor dirty and appended an entry while ``line`` went on.
 
-        When that happens twice to a page during one read, the read has made it clean in
-        between, so that it cannot pay for the second time.
+        When that happens during a read to a page that is owed, and so was dirty already, the
+        read has made it clean in between, so that it cannot pay for this time.
         """
         if not self.logging:
             return
         for page in pages:
-            if page in self._entries:
+            if page in self._entries or page in self._content:
                 self._again[page] = (line, seq)
-            else:
-                self._entries[page] = (line, seq)
+            self._entries.setdefault(page, (line, seq))
 
     def snapshot(self, line: int) -> None:
         """The memory's content is known from here on."""
@@ -124,7 +128,7 @@ class SlotLog:
         self._truth |= pages
         self.figures.changed += len(pages)
         if logged:
-            between = self._reads[bisect_left(self._read_lines, since) :]
+            between = self._paid[bisect_left(self._paid_lines, since) :]
             unpaid = pages.difference(*between, self._content)
             self._content.update(dict.fromkeys(unpaid, (since, 0)))
 
@@ -150,17 +154,36 @@ class SlotLog:
                 if missed:
                     figures.late += owed is self._content
                     figures.lateness = max(figures.lateness, missed)
-        self._reads.append(pages)
         self._read_lines.append(line)
-        self._entries.update((p, debt) for p, debt in self._again.items() if debt[0] == line)
+        self._pay(line, pages)
+        self._owe_again(line)
         self._again.clear()
         if self.manual:
             self._standing = pages
         self._truth.clear()
 
-    def cleared(self, pages: frozenset[int]) -> None:
-        """The bits of ``pages`` were cleared by KVM_CLEAR_DIRTY_LOG."""
+    def cleared(self, line: int, pages: frozenset[int]) -> None:
+        """The bits of ``pages`` were cleared by KVM_CLEAR_DIRTY_LOG.
+
+        What was appended meanwhile is not paid: these pages were dirty until they were cleared.
+        """
         self._standing -= pages
+        self._pay(line, pages)
+        for owed in (self._content, self._entries):
+            for page in owed.keys() & pages:
+                if owed[page][0] < line:
+                    del owed[page]
+        self._owe_again(line)
+
+    def _owe_again(self, line: int) -> None:
+        """What was appended a second time on this line is owed, if not since long ago."""
+        for page, debt in self._again.items():
+            if debt[0] == line:
+                self._entries.setdefault(page, debt)
+
+    def _pay(self, line: int, pages: frozenset[int]) -> None:
+        self._paid.append(pages)
+        self._paid_lines.append(line)
 
     def round_after(self, line: int) -> int:
         """Number, from 1, of the first read on a later line than ``line``."""

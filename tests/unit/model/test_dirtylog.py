@@ -112,6 +112,54 @@ def test_a_second_entry_before_a_read_is_paid_by_it() -> None:
     assert slot.lost() == []
 
 
+def test_an_entry_during_a_read_of_a_page_that_was_dirty_is_not_paid_by_it() -> None:
+    """The read has reported the store before it; what it then made clean was dirtied again."""
+    slot = log()
+    slot.compared(4, pages(1, 2), ran=3)
+    slot.appended(5, [1, 7], seq=99)
+    slot.read(5, pages(1, 2, 7), quiet=False)
+    slot.compared(7, pages(1, 2), ran=4)
+    slot.read(8, pages(), quiet=True)
+    assert [(debt.page, debt.source, debt.seq) for debt in slot.lost()] == [(1, ENTRY, 99)]
+
+
+def test_an_entry_that_two_reads_leave_out_is_lost_although_another_one_followed() -> None:
+    slot = log()
+    slot.appended(3, [4], seq=98)
+    slot.read(4, pages(), quiet=False)
+    slot.appended(5, [4], seq=99)
+    slot.read(5, pages(), quiet=False)
+    assert [(debt.page, debt.seq) for debt in slot.lost()] == [(4, 98)]
+
+
+def test_a_clear_pays_for_what_was_stored_since_the_read() -> None:
+    """Userspace copies the page after the clear, so nobody has to tell it again."""
+    slot = log()
+    slot.manual = True
+    slot.compared(4, pages(1, 2), ran=3)
+    slot.read(5, pages(1, 2), quiet=True)
+    slot.appended(6, [1, 2], seq=98)
+    slot.cleared(7, pages(1))
+    slot.compared(8, pages(1, 2), ran=6)
+    slot.read(9, pages(), quiet=True)
+    assert [(debt.page, debt.source) for debt in slot.lost()] == [(2, CONTENT), (2, ENTRY)]
+
+
+def test_a_clear_does_not_pay_for_what_was_stored_after_it() -> None:
+    slot = log()
+    slot.manual = True
+    slot.compared(4, pages(1, 2), ran=3)
+    slot.read(5, pages(1, 2), quiet=True)
+    slot.appended(6, [1], seq=98)  # while the clear goes on: it has made the page clean
+    slot.cleared(6, pages(1, 2))
+    slot.appended(7, [2], seq=99)
+    slot.compared(8, pages(1, 2), ran=7)
+    slot.read(9, pages(), quiet=True)
+    assert [(debt.page, debt.source) for debt in slot.lost()] == [
+        (1, CONTENT), (1, ENTRY), (2, CONTENT), (2, ENTRY),
+    ]  # fmt: skip
+
+
 def test_what_changed_while_the_slot_was_not_logged_is_not_owed() -> None:
     slot = SlotLog(0, 0, 16)
     slot.snapshot(1)
@@ -144,7 +192,7 @@ def test_a_bit_that_stands_until_it_is_cleared_is_not_spurious() -> None:
     slot.read(5, pages(1, 2), quiet=True)
     slot.read(6, pages(1, 2), quiet=True)
     assert slot.figures.spurious == 0
-    slot.cleared(pages(1))
+    slot.cleared(7, pages(1))
     slot.read(8, pages(1, 2), quiet=True)
     assert slot.figures.spurious == 1
 
