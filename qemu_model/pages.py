@@ -18,6 +18,8 @@ Ranges = tuple[tuple[int, int], ...]
 _DIGITS = 13
 _RANGE = re.compile(rf"([0-9]{{1,{_DIGITS}}})(?:-([0-9]{{1,{_DIGITS}}}))?")
 EMPTY = "-"
+MEMBERS_MAX = 1 << 22
+"""Pages of a set that is written out: a slot of 16 GB."""
 
 
 def parse_ranges(text: str) -> Ranges:
@@ -73,11 +75,15 @@ def joined(parts: Iterable[Ranges]) -> Ranges:
 def members(ranges: Iterable[tuple[int, int]], pages: int) -> frozenset[int]:
     """Return the page numbers, for a slot of ``pages`` pages.
 
-    Raises ValueError if a page lies outside the slot.
+    Raises ValueError if a page lies outside the slot, or if there are too many.
     """
     found: set[int] = set()
+    count = 0
     for first, last in ranges:
         if not 0 <= first <= last < pages:
             raise ValueError(f"pages {first}-{last} are outside a slot of {pages} pages")
+        count += last - first + 1
+        if count > MEMBERS_MAX:
+            raise ValueError(f"more than {MEMBERS_MAX} pages on one line")
         found.update(range(first, last + 1))
     return frozenset(found)

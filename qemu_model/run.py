@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qemu_model.bounded import open_bounded
 from qemu_model.buffers import NO_BUFFERS, BufferLog, read_buffers
-from qemu_model.channel import Channel
+from qemu_model.channel import Begin, Channel, Result
 from qemu_model.channel import parse as parse_channel
 from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.flushes import NO_FLUSHES, FlushLog, read_flushes
@@ -32,6 +33,8 @@ from qemu_model.trace import Kind, Trace, describe, read_trace
 
 _PAGE_MASK = ~0xFFF
 _SHOWN_RECORDS = 6
+_FILE_MAX = 64 << 20
+"""Bytes of a text file: a machine with so much to say is stopped long before."""
 
 
 @dataclass(frozen=True)
@@ -109,15 +112,31 @@ def load(directory: Path) -> Run:
     trace_path = directory / "trace.bin"
     if about.feature and not trace_path.exists():
         raise UsageError(f"{trace_path}: missing; the run directory is incomplete")
+    program = parse(_text(directory / "program.txt"))
+    observations = parse_channel(_bytes(directory / "agent.log"), about.shared_console)
+    _same_program(directory, program, observations)
     return Run(
         about=about,
-        program=parse(_text(directory / "program.txt")),
-        observations=parse_channel(_bytes(directory / "agent.log"), about.shared_console),
+        program=program,
+        observations=observations,
         trace=read_trace(trace_path) if about.feature else None,
         console=_text(directory / "console.log"),
         flushes=_flushes(about, directory / "flushes.jsonl"),
         buffers=_buffers(about, directory / "buffers.jsonl"),
     )
+
+
+def _same_program(directory: Path, program: Program, observations: Channel) -> None:
+    """UsageError if the agent tells of another program: its results would be blamed on a kernel."""
+    operations = {operation.line: operation.name for operation in program}
+    for frame in observations.frames:
+        if not isinstance(frame, Begin | Result) or frame.op == "-":  # a line it cannot read
+            continue
+        if operations.get(frame.line) != frame.op:
+            raise UsageError(
+                f"{directory}: line {frame.line} of agent.log is {frame.op!r}, of program.txt "
+                f"{operations.get(frame.line, 'none')!r}; these are files of two runs"
+            )
 
 
 def _flushes(about: About, path: Path) -> FlushLog:
@@ -155,13 +174,23 @@ def _about(path: Path) -> About:
             injections=tuple(map(parse_injection, record.get("injections", ()))),
             foreign=len(record.get("injections", ())) > int(record.get("own_injections", 0)),
         )
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    except (
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise UsageError(f"{path}: {error!r}; not a finished run of this bench") from error
 
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open_bounded(path, _FILE_MAX) as file:
+            return file.read()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; the run directory is incomplete") from error
 

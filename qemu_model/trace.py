@@ -75,6 +75,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from qemu_model.arch.registers import SysReg
+from qemu_model.bounded import open_bounded
 from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.model.injection import What
 
@@ -83,6 +84,10 @@ VERSION = 1
 HEADER = struct.Struct("<8sIIQQII8s16x")
 RECORD = struct.Struct("<QHHI6Q")
 _KIND_AT = 8
+RECORDS_MAX = 16 << 20
+"""Records that the plugin writes at most, unless it is told another limit."""
+_GROWTH = 1 << 20
+"""A file that its writer has not closed is longer than its records by less than this."""
 
 END_CLEAN, END_LIMIT, END_NO_SPACE = 0, 1, 2
 """END.a: everything was recorded; the limit of records was reached; the file could not grow."""
@@ -223,9 +228,9 @@ def read_header(data: bytes | mmap.mmap) -> Header:
 
 
 def read_trace(path: Path) -> Trace:
-    """Read a trace file; raises UsageError when it is missing, foreign or damaged."""
+    """Read a trace file; raises UsageError when it is missing, foreign, damaged or too large."""
     try:
-        with path.open("rb") as file:
+        with open_bounded(path, HEADER.size + RECORDS_MAX * RECORD.size + _GROWTH) as file:
             data = file.read()
     except OSError as error:
         raise UsageError(f"trace: {path}: {error.strerror}") from error

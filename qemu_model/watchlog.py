@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from qemu_model.bounded import open_bounded
 from qemu_model.errors import UsageError
 
 T = TypeVar("T")
 Line = dict[str, Any]
 PAGE_SHIFTS = (12, 14, 16)
+_FILE_MAX = 128 << 20
+"""Bytes of a file: its writers give up at half of that."""
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What reading a file raises that is none of ours."""
 
@@ -42,12 +45,12 @@ def other_line(**content: object) -> str:
 def read(path: Path, what: str, parse: Callable[[Line, Iterator[Line]], T]) -> T:
     """What ``parse`` makes of the first line and the others.
 
-    UsageError when the file is missing or damaged, and for whatever ``parse`` raises when it
-    meets what it does not expect.  A kernel under test decides how long the file is, so that
-    its lines are taken one by one.
+    UsageError when the file is missing, damaged or too large, and for what ``parse`` raises
+    when it meets what it does not expect.  A kernel under test decides how long the file is,
+    so that its lines are taken one by one.
     """
     try:
-        with path.open("rb") as file:
+        with open_bounded(path, _FILE_MAX) as file:
             lines = (json.loads(line) for line in file)
             return parse(next(lines, {}), lines)
     except OSError as error:

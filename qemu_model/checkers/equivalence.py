@@ -64,6 +64,7 @@ from qemu_model.checkers.stretches import Kind, Stretch, cut
 from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.model.injection import AT_APPENDS
 from qemu_model.model.injection import What as Injected
+from qemu_model.pages import MEMBERS_MAX
 from qemu_model.program import Operation
 from qemu_model.run import Run
 from qemu_model.trace import FLAG_CAS_LOST, Anomaly
@@ -71,8 +72,6 @@ from qemu_model.trace import Kind as RecordKind
 
 REGISTERS = (SysReg.HDBSSBR_EL2, SysReg.HDBSSPROD_EL2, SysReg.VTCR_EL2)
 _KERNELS_FAULT = (Anomaly.BUFFER_OUTSIDE_RAM, Anomaly.RESERVED_SZ)
-_PAGES_MAX = 1 << 22
-"""Pages that one line can tell of: a few bytes could name any number."""
 _HDBSSF = syndrome.HDBSSF.mask
 
 
@@ -425,9 +424,9 @@ class _Bitmaps:
 
 
 def _members(ranges: Iterable[tuple[int, int]]) -> set[int]:
-    if sum(last - first + 1 for first, last in ranges) > _PAGES_MAX:
+    if sum(last - first + 1 for first, last in ranges) > MEMBERS_MAX:
         raise InfrastructureError(
-            f"the agent's channel cannot be trusted: more than {_PAGES_MAX} pages on one line"
+            f"the agent's channel cannot be trusted: more than {MEMBERS_MAX} pages on one line"
         )
     return {page for first, last in ranges for page in range(first, last + 1)}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_model.pages import joined, members, parse_ranges
+from qemu_model.pages import MEMBERS_MAX, joined, members, parse_ranges
 
 
 @given(st.sets(st.integers(0, 3000)))
@@ -53,6 +53,12 @@ def test_a_huge_list_costs_nothing_and_is_refused() -> None:
         members(ranges, 512)
     with pytest.raises(ValueError, match="not a page"):
         parse_ranges("9" * 4000)
+
+
+def test_a_huge_slot_is_not_written_out() -> None:
+    ranges = [(0, MEMBERS_MAX - 1)]
+    with pytest.raises(ValueError, match=f"more than {MEMBERS_MAX} pages"):
+        members([*ranges, (MEMBERS_MAX, MEMBERS_MAX)], 1 << 40)
 
 
 def test_the_slots_border() -> None:

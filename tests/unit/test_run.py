@@ -2,6 +2,7 @@
 """A run directory read back, whole or damaged, and what it answers."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,21 @@ JSON = st.recursive(
 
 
 @settings(deadline=None)  # a busy host's disk
-@given(key=st.sampled_from([*record(), "seed", "mode", "seconds", "description"]), value=JSON)
+@given(
+    key=st.sampled_from(
+        [
+            *record(),
+            "seed",
+            "mode",
+            "seconds",
+            "description",
+            "choices",
+            "injections",
+            "own_injections",
+        ]
+    ),
+    value=JSON,
+)
 def test_any_value_in_run_json_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: object
 ) -> None:
@@ -191,6 +206,51 @@ def test_any_value_in_run_json_is_read_or_refused(
         load(directory)
     except UsageError as error:
         assert "run.json" in str(error)
+
+
+@pytest.mark.parametrize("injections", [[1], [None], [["abort"]], 3])
+def test_injections_that_are_no_text(directory: Path, injections: object) -> None:
+    change(directory, lambda r: r.update(injections=injections))
+    with pytest.raises(UsageError, match=r"run\.json: .*not a finished run"):
+        load(directory)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run.json",
+        "program.txt",
+        "console.log",
+        "agent.log",
+        "trace.bin",
+        "flushes.jsonl",
+        "buffers.jsonl",
+    ],
+)
+def test_a_file_that_is_too_large_is_not_read(directory: Path, name: str) -> None:
+    os.truncate(directory / name, 1 << 40)
+    with pytest.raises(UsageError, match=rf"{name}: 1099511627776 bytes, where"):
+        load(directory)
+    (directory / name).unlink()
+    os.mkfifo(directory / name)
+    with pytest.raises(UsageError, match=rf"{name}: no regular file"):
+        load(directory)
+
+
+def test_an_agent_that_tells_of_another_program(directory: Path) -> None:
+    channel = channel_bytes(PROGRAM.replace("klog", "vcpu 0"))
+    (directory / "agent.log").write_bytes(channel)
+    with pytest.raises(UsageError, match=r"line 4 of agent\.log is 'vcpu', of program\.txt 'klog'"):
+        load(directory)
+    (directory / "agent.log").write_bytes(channel_bytes(PROGRAM + "\nsleep ms=1"))
+    with pytest.raises(
+        UsageError, match=r"line 5 of agent\.log is 'sleep', of program\.txt 'none'"
+    ):
+        load(directory)
+    said = {4: ["result ret=-1 errno=22 error=parse"]}
+    unread = channel_bytes(PROGRAM.replace("klog", "-"), said)
+    (directory / "agent.log").write_bytes(unread)
+    assert load(directory).observations.problems == ()
 
 
 def test_lines_of_the_program_without_their_comments() -> None:
