@@ -183,13 +183,18 @@ class Trace:
             if record[1] in kinds:  # a kind has a second byte
                 yield record
 
+    def record(self, seq: int) -> RawRecord:
+        """The record of that number, from 1 to ``count``."""
+        found: RawRecord = RECORD.unpack_from(self.data, HEADER.size + (seq - 1) * RECORD.size)
+        return found
+
     @property
     def end(self) -> int | None:
         """``a`` of the END record (``END_CLEAN``...); None when the writer was killed."""
         if not self.count:
             return None
-        last = RECORD.unpack_from(self.data, HEADER.size + (self.count - 1) * RECORD.size)
-        return int(last[4]) if last[1] == Kind.END else None
+        last = self.record(self.count)
+        return last[4] if last[1] == Kind.END else None
 
 
 def iterate(data: bytes | mmap.mmap | memoryview) -> Iterator[RawRecord]:

@@ -35,7 +35,7 @@ from qemu_model.model import injection
 from qemu_model.pages import Ranges, count_pages, has_page
 from qemu_model.program import Operation
 from qemu_model.run import Run
-from qemu_model.trace import FLAG_INDEX, HEADER, RECORD, Kind, RawRecord, describe
+from qemu_model.trace import FLAG_INDEX, Kind, RawRecord, describe
 
 _READS = frozenset(("get", "clear", "precopy-round", "precopy-final"))
 _ENDS = frozenset(("unslot", "log"))
@@ -362,8 +362,7 @@ def _shown(run: Run, seq: int) -> tuple[str, ...]:
     """A trace record in words; nothing for 0."""
     if not seq or run.trace is None:
         return ()
-    place = HEADER.size + (seq - 1) * RECORD.size
-    return (describe(RECORD.unpack_from(run.trace.data, place)),)
+    return (describe(run.trace.record(seq)),)
 
 
 def _held(flush: Flush) -> str:

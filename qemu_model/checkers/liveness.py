@@ -2,7 +2,8 @@
 """Does the guest get on after a refusal?
 
 A refused access is retried.  When the same PE is refused again and its buffer is as
-full as before, nobody has emptied it: the guest lives on slow faults or not at all.
+full as before, nobody has emptied it: the guest lives on slow faults or not at all.  An
+INDEX that was put aside, as for another vCPU, and is back has emptied nothing.
 """
 
 from collections.abc import Iterator
@@ -21,9 +22,11 @@ def check(run: Run, history: History) -> list[Divergence]:
 
 
 def repeats(trace: Trace) -> Iterator[Divergence]:
-    """Yield each refusal that follows another one on its PE with HDBSSPROD_EL2 untouched."""
+    """Yield each refusal that follows another one on its PE with HDBSSPROD_EL2 as it was."""
     refused: dict[int, RawRecord] = {}
-    for record in trace.of(Kind.REFUSE, Kind.WRITE, Kind.RESET):
+    aside: dict[int, RawRecord] = {}
+    """By PE: the refusal whose INDEX was written over, and not written back yet."""
+    for record in trace.of(Kind.REFUSE, Kind.WRITE, Kind.RESET, Kind.APPEND):
         kind, pe = record[1], record[2]
         if kind == Kind.REFUSE:
             before = refused.get(pe)
@@ -37,11 +40,15 @@ def repeats(trace: Trace) -> Iterator[Divergence]:
                     records=(describe(before), describe(record)),
                 )
             refused[pe] = record
-        elif pe in refused and _changes(record, refused[pe]):
-            del refused[pe]
-
-
-def _changes(record: RawRecord, refusal: RawRecord) -> bool:
-    """Whether the PE's INDEX or FSC is another one than at the refusal."""
-    written = record[1] == Kind.WRITE and record[4] == SysReg.HDBSSPROD_EL2
-    return record[1] == Kind.RESET or (written and record[6] != refusal[6])
+            aside.pop(pe, None)
+        elif kind == Kind.APPEND:
+            aside.pop(pe, None)  # the buffer has been emptied, or is another one
+        elif kind == Kind.RESET:
+            refused.pop(pe, None)
+            aside.pop(pe, None)
+        elif record[4] == SysReg.HDBSSPROD_EL2:
+            before = refused.pop(pe, None) or aside.pop(pe, None)
+            if before is not None and record[6] != before[6]:
+                aside[pe] = before
+            elif before is not None:
+                refused[pe] = before

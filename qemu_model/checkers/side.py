@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from qemu_model.channel import Frame, Pages, Result, What
 from qemu_model.checkers.stretches import Stretch
 from qemu_model.run import Run
-from qemu_model.trace import HEADER, RECORD, Kind, RawRecord, describe
+from qemu_model.trace import Kind, RawRecord, describe
 
 _AROUND = 3
 """Records that are shown before and after the one that differs."""
@@ -47,10 +47,7 @@ class Side:
     def record(self, seq: int) -> RawRecord:
         """The record of that number."""
         assert self.run.trace is not None
-        found: RawRecord = RECORD.unpack_from(
-            self.run.trace.data, HEADER.size + (seq - 1) * RECORD.size
-        )
-        return found
+        return self.run.trace.record(seq)
 
     def around(self, seq: int | None, stretch: Stretch) -> tuple[str, ...]:
         """The records around one, or those at the stretch's beginning, in words."""

@@ -13,7 +13,7 @@ from qemu_model.model.choices import BEST, Choices, Visibility
 from qemu_model.model.pe import OUTSTANDING_MAX
 from qemu_model.trace import BARRIER_CONTEXT, BARRIER_DSB, Kind
 from tests.unit.checkers.factory import BUFFER, append, entry, event, leave, make_run
-from tests.unit.checkers.recorder import Recorder
+from tests.unit.checkers.recorder import Recorder, permission_fault
 
 IPA = 0x1_2345_6000
 LATE = Choices(visibility=Visibility.DSB)
@@ -83,6 +83,46 @@ def test_the_isb_before_the_dsb_is_none() -> None:
     late.dsb()
     late.write(0, PROD, 0)
     assert found(late) == ["I_XXFYP"]
+
+
+def test_both_barriers_after_the_read_are_too_late() -> None:
+    """Visible is everything when INDEX is reset, but what the drain went by was not."""
+    late = Late()
+    assert late.read(0, PROD) == 0
+    late.dsb()
+    late.isb()
+    late.write(0, PROD, 0)
+    records = late.end()
+    (finding,) = barriers.violations(records)
+    assert finding.rule.startswith("I_XXFYP") and finding.seen.endswith("has shown 0")
+
+
+def test_who_reads_again_after_the_barriers_is_right() -> None:
+    late = Late()
+    late.read(0, PROD)
+    late.dsb()
+    late.isb()
+    assert late.read(0, PROD) == 3
+    late.write(0, PROD, 0)
+    late.enter()
+    late.exit()
+    late.write(0, PROD, 0)
+    assert found(late) == []
+
+
+@pytest.mark.parametrize(("vector", "rules"), [(0x400, []), (0x480, ["I_XXFYP"])])
+def test_who_was_told_that_the_buffer_is_full_need_not_read_index(
+    vector: int, rules: list[str]
+) -> None:
+    late = Late()
+    late.enter()
+    late.store(IPA)
+    late.exit(esr=permission_fault(hdbssf=True), vector=vector)
+    late.read(0, PROD)
+    late.dsb()
+    late.isb()
+    late.write(0, PROD, 0)
+    assert [d.rule.split()[0] for d in barriers.violations(late.end())] == rules
 
 
 def test_looking_without_taking_is_no_harm() -> None:

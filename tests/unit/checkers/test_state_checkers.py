@@ -17,6 +17,7 @@ from tests.unit.checkers.factory import (
     VTCR,
     VTCR_OFF,
     Event,
+    append,
     entry,
     event,
     leave,
@@ -162,6 +163,25 @@ def test_refusals_after_a_change_are_progress(events: list[Event]) -> None:
 def test_writing_the_same_value_back_is_no_progress() -> None:
     events = [refuse(512), event(Kind.WRITE, PROD, 512, 512), refuse(512)]
     assert len(liveness.check(make_run("vm", trace=events), NOTHING)) == 1
+
+
+def written(index: int) -> Event:
+    return event(Kind.WRITE, PROD, index, index)
+
+
+@pytest.mark.parametrize(
+    ("events", "findings"),
+    [
+        ([written(0), written(512)], 1),
+        ([written(0), written(7), append(0, 7, pe=1), written(512)], 1),
+        ([written(0), append(0, 0), written(0), written(512)], 0),  # emptied, and full again
+        ([written(0), written(512), written(0)], 0),
+        ([written(0), written(512), event(Kind.RESET)], 0),
+    ],
+)
+def test_an_index_that_was_put_aside_and_is_back(events: list[Event], findings: int) -> None:
+    trace = [refuse(512), *events, refuse(512)]
+    assert len(liveness.check(make_run("vm", trace=trace), NOTHING)) == findings
 
 
 def test_a_refusal_that_repeats_with_the_same_registers_is_none() -> None:
