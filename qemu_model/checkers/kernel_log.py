@@ -9,10 +9,12 @@ from qemu_model.checkers.history import History
 from qemu_model.run import Run
 
 _COMPLAINTS = re.compile(
-    r"WARNING: |BUG: |kernel BUG at|Oops|Internal error|Kernel panic|Unable to handle kernel"
+    r"WARNING: |BUG: |BUG \S{1,64} \(|kernel BUG at|Oops|Internal error|Kernel panic"
+    r"|Unable to handle kernel"
     r"|possible circular locking|possible recursive locking|inconsistent lock state"
     r"|suspicious RCU usage|rcu: INFO: |RCU Stall|rcu_(?:preempt|sched) (?:self-)?detected"
-    r"|INFO: task .* blocked|INFO: lockdep|sleeping function called|scheduling while atomic"
+    r"|INFO: task .{0,64} blocked|INFO: lockdep|INFO: trying to register non-static key"
+    r"|sleeping function called|scheduling while atomic"
     r"|KASAN: |UBSAN: |KFENCE: |pagealloc: |Poison overwritten|poison overwritten|bad page state"
     r"|Bad page state|Bad page map|list_(?:add|del) corruption|refcount_t: "
     r"|soft lockup|hard LOCKUP|SError|HYP panic|hyp panic"
