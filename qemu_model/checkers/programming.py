@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
+from qemu_model.arch.bits import bit_range
 from qemu_model.arch.registers import (
     HDBSSPROD_FSC,
     HDBSSPROD_INDEX,
@@ -29,6 +30,8 @@ _KINDS = (
     *(Kind.RESET, Kind.EXIT, Kind.WRITE, Kind.ENTRY, Kind.ANOMALY),
     *(Kind.READ, Kind.REFUSE, Kind.INJECT),
 )
+_TABLE = bit_range(47, 1)
+"""VTTBR_EL2 without VMID and CnP."""
 _TABLES = (Anomaly.TABLE_OUTSIDE_RAM, Anomaly.WALK_UNSUPPORTED)
 
 
@@ -61,6 +64,10 @@ def violations(trace: Trace) -> Iterator[Divergence]:
     for record in trace.of(*_KINDS):
         kind, pe = record[1], record[2]
         known.follow(record)
+        if kind == Kind.ENTRY and record[6] & VTCR_HDBSS.mask:
+            if known.strange_index(record):
+                yield _strange_index(record)
+            known.enter(record)
         if _ends(record):
             live.pop(pe, None)
         elif kind == Kind.ENTRY:
@@ -90,16 +97,23 @@ def violations(trace: Trace) -> Iterator[Divergence]:
 def access_flags(trace: Trace) -> Iterator[Divergence]:
     """Yield writes of VTCR_EL2 that switch HDBSS off and HA, which was there before, with it.
 
-    Before and after are values that differ in nothing but HA, HD and HDBSS.
+    Before and after are values that differ in nothing but HA, HD and HDBSS.  A kernel that
+    had HA = 0 until HDBSS was on may have it so again.
     """
     on: set[int] = set()
+    without: set[int] = set()
+    """Values that were there with HA = 0 before anything else."""
     for record in trace.of(Kind.WRITE):
         if record[4] != SysReg.VTCR_EL2:
             continue
-        vtcr = record[6]
+        vtcr, others = record[6], record[6] & ~_SWITCHED
         if vtcr & VTCR_HDBSS.mask:
-            on.add(vtcr & ~_SWITCHED)
-        elif not vtcr & VTCR_HA.mask and vtcr & ~_SWITCHED in on:
+            on.add(others)
+        elif vtcr & VTCR_HA.mask:
+            without.discard(others)
+        elif others not in on:
+            without.add(others)
+        elif others not in without:
             yield Divergence(
                 checker="programming",
                 summary=f"PE {record[2]} lost VTCR_EL2.HA when HDBSS was switched off",
@@ -189,6 +203,10 @@ class _Known:
     """What is not software's doing, or not known to it."""
 
     def __init__(self) -> None:
+        self._written: set[int] = set()
+        """PEs whose INDEX software has written since their last guest exit."""
+        self._place: dict[int, tuple[int, int] | None] = {}
+        """By PE: buffer and stage 2 table of the guest that INDEX belongs to, None after reset."""
         self.preset: set[int] = set()
         """PEs whose INDEX was injected, and not written since."""
         self.told: set[int] = set()
@@ -199,12 +217,44 @@ class _Known:
         if kind == Kind.RESET or (kind == Kind.WRITE and a == SysReg.HDBSSPROD_EL2):
             self.preset.discard(pe)
             self.told.discard(pe)
+            if kind == Kind.RESET:
+                self._written.discard(pe)
+                self._place[pe] = None
+            else:
+                self._written.add(pe)
+        elif kind == Kind.EXIT:
+            self._written.discard(pe)
         elif kind == Kind.INJECT and a == What.INDEX:
             self.preset.add(pe)
         elif (kind == Kind.READ and a == SysReg.HDBSSPROD_EL2 and HDBSSPROD_FSC.get(b)) or (
             kind == Kind.REFUSE
         ):
             self.told.add(pe)
+
+    def strange_index(self, entry: RawRecord) -> bool:
+        """Whether the INDEX of a guest entry is left from another guest, buffer, or reset."""
+        pe = entry[2]
+        if not HDBSSPROD_INDEX.get(entry[5]) or pe in self._written or pe in self.preset:
+            return False
+        return self._place.get(pe, _place(entry)) != _place(entry)
+
+    def enter(self, entry: RawRecord) -> None:
+        """INDEX is that of this guest and buffer from here on."""
+        self._place[entry[2]] = _place(entry)
+
+
+def _place(entry: RawRecord) -> tuple[int, int]:
+    """Buffer and stage 2 table; not the VMID, of which a VM can get another one."""
+    return entry[4], entry[7] & _TABLE
+
+
+def _strange_index(record: RawRecord) -> Divergence:
+    return _finding(
+        record,
+        "I4 (no guest runs with the INDEX of another guest or buffer)",
+        "INDEX written for the guest and buffer that are entered",
+        f"INDEX = {HDBSSPROD_INDEX.get(record[5])}, which nobody has written for them",
+    )
 
 
 def _registers(header: Header, record: RawRecord, known: _Known) -> Iterator[Divergence]:

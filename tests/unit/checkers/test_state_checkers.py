@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``programming``, ``liveness``, ``uapi``, ``kernel_log`` and ``judge``, with twins that fire."""
 
+import time
+
 import pytest
 
 from qemu_model.arch.registers import SysReg
@@ -82,6 +84,48 @@ def test_registers_that_it_does_not_allow(events: list[Event], rule: str) -> Non
     assert rules(*events) == [rule]
 
 
+def written(index: int) -> Event:
+    return event(Kind.WRITE, PROD, index, index)
+
+
+OTHER = 0x4610_0000
+"""A stage 2 table of another VM than ``entry`` has."""
+
+
+def other_guest(prod: int, br: int = BUFFER, vttbr: int = OTHER) -> Event:
+    return event(Kind.ENTRY, br, prod, VTCR, vttbr, 1, 0x1000_0000)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [other_guest(3)],
+        [other_guest(3, BUFFER + 0x1000)],
+        [event(Kind.RESET, BUFFER, 3), entry(prod=3)],
+    ],
+)
+def test_an_index_of_another_guest_or_buffer_or_of_nobody(events: list[Event]) -> None:
+    before = [] if events[0][0] == Kind.RESET else [entry(), leave(prod=3)]
+    assert rules(*before, *events) == ["I4"]
+    assert rules(*before, *events[:-1], written(3), *events[-1:]) == []
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        # The same VM with another VMID, and with CnP.
+        [entry(), leave(prod=3), event(Kind.ENTRY, BUFFER, 3, VTCR, 7 << 48 | 0x4600_0001, 1)],
+        # A guest without HDBSS in between.
+        [entry(), leave(prod=3), entry(br=0, prod=3, vtcr=VTCR_OFF), leave(prod=3), entry(prod=3)],
+        [entry(), leave(), other_guest(0)],
+        [entry(), leave(), event(Kind.INJECT, What.INDEX, 0, 0, 5), other_guest(5)],
+        [event(Kind.RESET, BUFFER, 3), entry(prod=3, vtcr=VTCR_OFF)],
+    ],
+)
+def test_an_index_of_the_guest_and_buffer_that_are_entered(events: list[Event]) -> None:
+    assert rules(*events) == []
+
+
 def test_a_wrong_register_is_told_once() -> None:
     run = make_run("vm", trace=[entry(br=0), leave(), entry(br=0)])
     assert len(programming.check(run, NOTHING)) == 1
@@ -101,6 +145,7 @@ def writes(*values: int) -> list[str]:
     [
         (VTCR, VTCR_OFF, VTCR),
         (VTCR_OFF & ~HA, VTCR_OFF, VTCR, VTCR_OFF),
+        (VTCR_OFF & ~HA, VTCR, VTCR_OFF & ~HA, VTCR, VTCR_OFF & ~HA),  # never had it by itself
         (VTCR, (VTCR_OFF & ~HA) ^ 1),  # another table's, whatever it is for
     ],
 )
@@ -109,6 +154,7 @@ def test_switching_that_leaves_the_access_flag_alone(values: tuple[int, ...]) ->
 
 
 def test_switching_off_that_takes_the_access_flag_with_it() -> None:
+    assert writes(VTCR_OFF & ~HA, VTCR_OFF, VTCR, VTCR_OFF & ~HA) == ["VTCR_EL2.HA"]
     assert writes(VTCR_OFF, VTCR, VTCR_OFF & ~HA) == ["VTCR_EL2.HA"]
     events = [event(Kind.WRITE, VTCR_EL2, value, value) for value in (VTCR, VTCR_OFF & ~HA)]
     (finding,) = programming.check(make_run("vm", trace=events), NOTHING)
@@ -163,10 +209,6 @@ def test_refusals_after_a_change_are_progress(events: list[Event]) -> None:
 def test_writing_the_same_value_back_is_no_progress() -> None:
     events = [refuse(512), event(Kind.WRITE, PROD, 512, 512), refuse(512)]
     assert len(liveness.check(make_run("vm", trace=events), NOTHING)) == 1
-
-
-def written(index: int) -> Event:
-    return event(Kind.WRITE, PROD, index, index)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +302,9 @@ def test_an_operation_that_the_agent_never_reached_is_a_finding() -> None:
         "kernel BUG at mm/page_alloc.c:1!",
         "BUG: scheduling while atomic: init/1/0x00000002",
         "watchdog: BUG: soft lockup - CPU#0 stuck for 26s!",
+        "BUG kmalloc-64 (Not tainted): Right Redzone overwritten",
+        "INFO: task kworker/0:1:12 blocked for more than 120 seconds.",
+        "INFO: trying to register non-static key.",
     ],
 )
 def test_the_kernels_complaints_are_recognised(complaint: str) -> None:
@@ -268,6 +313,14 @@ def test_the_kernels_complaints_are_recognised(complaint: str) -> None:
     assert findings and findings[0].seen == "line 2 of console.log"
     assert complaint in findings[0].records[0]
     assert findings[0].summary == f"the kernel's log complains: {complaint}"
+
+
+@pytest.mark.parametrize("words", ["INFO: task ", "BUG x", "rcu_"])
+def test_a_log_in_one_line_takes_no_longer(words: str) -> None:
+    """A kernel under test may write what it likes, 16 MiB of it."""
+    started = time.process_time()
+    assert list(kernel_log.complaints(words * (4_000_000 // len(words)))) == []
+    assert time.process_time() - started < 20
 
 
 def test_an_ordinary_boot_is_no_complaint() -> None:
