@@ -2,8 +2,14 @@
 """What the architecture leaves open, as one explicit, frozen object.
 
 Names C1..C15 are those of the digest, section 13.  The defaults are what the
-published pseudocode does, or the plainest choice where it is silent.  Choices that
-concern stage 1 descriptors only, or FEAT_HACDBS, are not here.
+published pseudocode does, or the plainest choice where it is silent.
+
+Not here, because no access of the model meets them: C3 (RCW instructions), C5 (stores of
+tags), C6 and C7 (accesses in several parts, or not aligned: one ``Access`` is one page), C8
+(a failed STXR), C16 (tables of stage 1 that are dirtied without an update).  Of C17 the
+literal reading is taken: AT needs no update, so it is not refused.  That the other pages of
+a contiguous group may become dirty without entries (R_JKCXG) is not modelled, nor are
+choices that concern stage 1 descriptors only, or FEAT_HACDBS.
 
 As text, choices are ``NAME=VALUE,NAME=VALUE``: numbers, ``yes`` and ``no``, or the
 value of an enumeration.

@@ -108,7 +108,7 @@ class Producer:
     def read(self, register: int) -> int:
         """Do ``MRS register`` at EL2; of ID_AA64MMFR1_EL1 only HAFDBS is given.
 
-        INDEX is the newest value: a late one is a matter of ``Choices.index_late``.
+        INDEX is the newest value: a late one is a matter of ``heldback``.
         Raises ValueError for a register that is not held here.
         """
         if register == HDBSSPROD:

@@ -22,8 +22,9 @@ from qemu_model.arch.registers import (
     SysReg,
 )
 from qemu_model.arch.stage2 import Granule
+from qemu_model.arch.syndrome import Kind as FaultKind
 from qemu_model.checkers.mirror import check_trace
-from qemu_model.model.choices import Choices, Report, Visibility
+from qemu_model.model.choices import Caching, Choices, Report, Visibility
 from qemu_model.model.pe import PE, Aborted, Access, Completed
 from tests.unit.arch.tables import BLOCK, Ram, map_leaf
 from tests.unit.checkers.recorder import (
@@ -47,6 +48,12 @@ ALL = PAGES + IN_BLOCK
 START = 508
 """INDEX after a drain: leaves four slots of the 512, so that buffers fill up soon."""
 CANARY = 0xCA7
+TABLES = [BASE, BASE + 0x800_0000]
+"""One for each VM."""
+VTCR_OFF = VTCR_ON & ~(VTCR_HD.mask | VTCR_HDBSS.mask)
+
+Page = tuple[int, int]
+"""A VM and an IPA."""
 
 any_choices = st.builds(
     Choices,
@@ -61,45 +68,132 @@ any_choices = st.builds(
     fsc_delay=st.integers(0, 2),
     visibility=st.sampled_from(Visibility),
     af_with_refusal=st.booleans(),
+    caching=st.sampled_from(Caching),
 )
 pe_numbers = st.integers(0, PES - 1)
+vms = st.integers(0, len(TABLES) - 1)
+
+
+def buffer_of(number: int) -> int:
+    return BUFFER + number * BUFFER_STEP
+
+
+def slots_of(number: int) -> range:
+    """The slots that are used."""
+    return range(buffer_of(number) + 8 * START, buffer_of(number) + 4096, 8)
 
 
 class CorrectHypervisor(RuleBasedStateMachine):
-    """Two PEs with any permitted choices under software that follows I2 to I7.
+    """Two PEs with any permitted choices, and two VMs, under software that follows I2 to I8.
 
-    The oracle knows only which stores were completed: each such page must be reported
-    by the next collection (I1), or an HDBSS fault must have told to report all (I6).
+    The oracle knows only which stores were completed, those of stage 1 walks among them (I9):
+    each such page must be reported by the next collection (I1), or an HDBSS fault must have
+    told to report all (I6).  What software does right is in methods of its own, so that
+    ``test_wrong_hypervisors`` can do it wrong.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.ram = Ram()
-        self.leaves: dict[int, int] = {}
-        for place, ipa in enumerate([*PAGES, IN_BLOCK[0]]):
-            block = ipa in IN_BLOCK
-            leaf = (CLEAN & ~2 | BLOCK if block else CLEAN) | 0x40_0000_0000
-            leaf &= ~AF if place % 2 else ~0
-            level, pool = (2, POOL) if block else (3, POOL)
-            pool += place * 0x10_000
-            self.leaves[ipa] = map_leaf(self.ram, "4k", 1, BASE, ipa, level, leaf, pool)
-        self.changed: set[int] = set()
-        self.reported: set[int] = set()
+        self.leaves: dict[Page, int] = {}
+        for vm, base in enumerate(TABLES):
+            for place, ipa in enumerate([*PAGES, IN_BLOCK[0]]):
+                block = ipa in IN_BLOCK
+                leaf = (CLEAN & ~2 | BLOCK if block else CLEAN) | 0x40_0000_0000
+                leaf &= ~AF if place % 2 else ~0
+                level, pool = (2, POOL) if block else (3, POOL)
+                pool += vm * 0x100_0000 + place * 0x10_000
+                self.leaves[vm, ipa] = map_leaf(self.ram, "4k", 1, base, ipa, level, leaf, pool)
+        self.changed: set[Page] = set()
+        self.reported: set[Page] = set()
         self.all_dirty = False
+        self.vm = [0] * PES
+        self.on = [True] * PES
 
     @initialize(choices=any_choices)
     def start(self, choices: Choices) -> None:
         self.pes = []
         for number in range(PES):
             pe = PE(self.ram, choices)
-            buffer = BUFFER + number * BUFFER_STEP
-            self.ram.words[buffer - 8] = self.ram.words[buffer + 4096] = CANARY
-            pe.write(SysReg.HDBSSBR_EL2, buffer)
-            pe.write(SysReg.HDBSSPROD_EL2, START)
-            pe.write(SysReg.VTCR_EL2, VTCR_ON)
-            pe.write(SysReg.VTTBR_EL2, BASE)
+            self.ram.words[buffer_of(number) - 8] = CANARY
+            self.ram.words[buffer_of(number) + 4096] = CANARY
             pe.write(SysReg.HCR_EL2, 1)
             self.pes.append(pe)
+            self.enter_vm(number, 0)
+            self.give_buffer(number)
+
+    # --- what software has to do right ------------------------------------------
+
+    def barriers(self, pe: PE) -> None:
+        """I2: entries are observable after a DSB, INDEX after an ISB that follows it."""
+        pe.dsb()
+        pe.context_synchronize()
+
+    def heed(self, prod: Hdbssprod) -> None:
+        """I6: where the write of an entry failed, everything may be dirty."""
+        if prod.fsc:
+            self.all_dirty = True
+
+    def consume(self, number: int, prod: Hdbssprod) -> None:
+        """I2, I3: all slots below INDEX, none above it."""
+        self.copy(number, prod, range(START, prod.index))
+        self.pes[number].write(SysReg.HDBSSPROD_EL2, START)
+
+    def copy(self, number: int, prod: Hdbssprod, slots: range) -> None:
+        buffer = Hdbssbr(self.pes[number].read(SysReg.HDBSSBR_EL2))
+        for index in slots:
+            entry = Entry.decode(self.ram.words.get(buffer.slot(index), 0))
+            assert entry.valid or prod.fsc
+            if entry.valid:
+                self.report(self.vm[number], entry)
+
+    def report(self, vm: int, entry: Entry) -> None:
+        """I7, I8: all of a block, and what has been reported before or has not changed."""
+        dirty = entry.dirty_range(Granule.KB4)
+        self.reported.update((vm, ipa) for ipa in ALL if ipa in dirty)
+
+    def before_switch(self, number: int) -> None:
+        """I4: what is in the buffer belongs to the VM that was there."""
+        self.drain(number)
+
+    def withdraw(self, number: int) -> None:
+        """I5: nothing is written to the buffer after this."""
+        self.drain(number)
+        self.pes[number].write(SysReg.VTCR_EL2, VTCR_OFF)
+        self.pes[number].tlb_invalidate(None)
+
+    # --- the same for everybody ---------------------------------------------------
+
+    def enter_vm(self, number: int, vm: int) -> None:
+        self.vm[number] = vm
+        self.pes[number].write(SysReg.VTTBR_EL2, vm + 1 << 48 | TABLES[vm])
+        self.pes[number].enter_guest()
+
+    def give_buffer(self, number: int) -> None:
+        pe = self.pes[number]
+        self.ram.words.update(dict.fromkeys(slots_of(number), 0))
+        pe.write(SysReg.HDBSSBR_EL2, buffer_of(number))
+        pe.write(SysReg.HDBSSPROD_EL2, START)
+        pe.write(SysReg.VTCR_EL2, VTCR_ON)
+        pe.tlb_invalidate(None)
+        pe.enter_guest()
+        self.on[number] = True
+
+    @rule(number=pe_numbers, vm=vms)
+    def switch(self, number: int, vm: int) -> None:
+        self.before_switch(number)
+        self.enter_vm(number, vm)
+
+    @rule(number=pe_numbers)
+    def switch_hdbss(self, number: int) -> None:
+        """Off, with the buffer given to somebody else; or on again."""
+        if self.on[number]:
+            self.withdraw(number)
+            self.ram.words.update(dict.fromkeys(slots_of(number), CANARY))
+            self.on[number] = False
+            self.pes[number].enter_guest()
+        else:
+            self.give_buffer(number)
 
     @rule(
         number=pe_numbers,
@@ -110,9 +204,9 @@ class CorrectHypervisor(RuleBasedStateMachine):
         for _ in range(2):
             outcome = self.pes[number].access(ipa, kind)
             if isinstance(outcome, Completed):
-                self.changed.add(ipa)
+                self.changed.add((self.vm[number], ipa))
                 return
-            self.told(outcome)
+            self.told(number, ipa, outcome)
             self.drain(number)
         # A persistent fault may stop the guest; it must have said so.
         assert self.all_dirty
@@ -125,16 +219,23 @@ class CorrectHypervisor(RuleBasedStateMachine):
     def do_not_write(self, number: int, ipa: int, kind: Access) -> None:
         outcome = self.pes[number].access(ipa, kind)
         if isinstance(outcome, Aborted):
-            self.told(outcome)
+            self.told(number, ipa, outcome)
             # Nothing but a failed compare-and-swap is refused; the access flag update of
             # any of them can meet a broken descriptor.
             assert kind is Access.FAILED_CAS or not outcome.abort.hdbssf
             self.drain(number)
 
-    def told(self, outcome: Aborted) -> None:
-        """Handle an abort: only HDBSS and injected faults can be the reason here."""
+    def told(self, number: int, ipa: int, outcome: Aborted) -> None:
+        """Handle an abort: HDBSS, injected faults, and without HDBSS what is write protected."""
         if outcome.refused:
-            assert outcome.abort.hdbssf
+            assert outcome.abort.hdbssf and self.on[number]
+        elif outcome.abort.kind is FaultKind.PERMISSION:
+            assert not outcome.abort.hdbssf and not self.on[number]
+            vm, block = self.vm[number], ipa in IN_BLOCK
+            pa = self.leaves[vm, IN_BLOCK[0] if block else ipa]
+            self.ram.race.pop(pa, None)
+            self.ram.words[pa] |= WRITE | AF
+            self.reported.update((vm, page) for page in (IN_BLOCK if block else [ipa]))
         else:
             self.all_dirty = True
 
@@ -142,16 +243,16 @@ class CorrectHypervisor(RuleBasedStateMachine):
     def break_next_slot(self, number: int, fault: ProdFsc) -> None:
         self.ram.write_fault[self.pes[number].producer.slot()] = fault
 
-    @rule(ipa=st.sampled_from(sorted(PAGES)), bit=st.sampled_from([55, 56, 57]))
-    def race(self, ipa: int, bit: int) -> None:
+    @rule(vm=vms, ipa=st.sampled_from(sorted(PAGES)), bit=st.sampled_from([55, 56, 57]))
+    def race(self, vm: int, ipa: int, bit: int) -> None:
         """Another agent changes a software bit just before the next update."""
-        pa = self.leaves[ipa]
+        pa = self.leaves[vm, ipa]
         self.ram.race[pa] = self.ram.words[pa] ^ 1 << bit
 
-    @rule(ipa=st.sampled_from(sorted(PAGES)), aborts=st.booleans())
-    def break_descriptor(self, ipa: int, aborts: bool) -> None:
+    @rule(vm=vms, ipa=st.sampled_from(sorted(PAGES)), aborts=st.booleans())
+    def break_descriptor(self, vm: int, ipa: int, aborts: bool) -> None:
         if aborts:
-            self.ram.swap_aborts.add(self.leaves[ipa])
+            self.ram.swap_aborts.add(self.leaves[vm, ipa])
         else:
             self.ram.swap_aborts.clear()
 
@@ -159,19 +260,10 @@ class CorrectHypervisor(RuleBasedStateMachine):
     def drain(self, number: int) -> None:
         """Exit, DSB, ISB, read, copy, reset: the safe order of the digest's section 10."""
         pe = self.pes[number]
-        pe.dsb()
-        pe.context_synchronize()
+        self.barriers(pe)
         prod = Hdbssprod(pe.read(SysReg.HDBSSPROD_EL2))
-        if prod.fsc:
-            self.all_dirty = True
-        buffer = Hdbssbr(pe.read(SysReg.HDBSSBR_EL2))
-        for index in range(START, prod.index):
-            entry = Entry.decode(self.ram.words.get(buffer.slot(index), 0))
-            assert entry.valid or prod.fsc
-            if entry.valid:
-                dirty = entry.dirty_range(Granule.KB4)
-                self.reported.update(ipa for ipa in ALL if ipa in dirty)
-        pe.write(SysReg.HDBSSPROD_EL2, START)
+        self.heed(prod)
+        self.consume(number, prod)
         self.ram.write_fault.clear()
 
     @rule()
@@ -180,10 +272,11 @@ class CorrectHypervisor(RuleBasedStateMachine):
         for number in range(PES):
             self.drain(number)
         if self.all_dirty:
-            self.reported.update(ALL)
+            self.reported.update((vm, ipa) for vm in range(len(TABLES)) for ipa in ALL)
         assert self.changed <= self.reported
-        for ipa, pa in self.leaves.items():
-            if ipa in self.reported or (ipa in IN_BLOCK and self.reported & set(IN_BLOCK)):
+        for (vm, ipa), pa in self.leaves.items():
+            pages = IN_BLOCK if ipa in IN_BLOCK else [ipa]
+            if any((vm, page) in self.reported for page in pages):
                 self.ram.words[pa] &= ~WRITE
             else:
                 assert not self.ram.words[pa] & WRITE
@@ -198,9 +291,9 @@ class CorrectHypervisor(RuleBasedStateMachine):
             descriptor = self.ram.words[pa]
             assert descriptor & AF or not descriptor & WRITE
         for number in range(PES):
-            buffer = BUFFER + number * BUFFER_STEP
-            assert self.ram.words.get(buffer - 8, CANARY) == CANARY
-            assert self.ram.words.get(buffer + 4096, CANARY) == CANARY
+            around = (buffer_of(number) - 8, buffer_of(number) + 4096)
+            for pa in around if self.on[number] else (*around, *slots_of(number)):
+                assert self.ram.words.get(pa, CANARY) == CANARY
 
     @precondition(lambda self: hasattr(self, "pes"))
     @invariant()
