@@ -116,6 +116,8 @@ class _Watch:
         self.unseen: list[str] = []
         self.missing = 0
         """Moments at which nobody has looked."""
+        self._apart: set[int] = set()
+        """PEs whose buffer no other PE has, as long as there are only appends in guests."""
 
     def findings(self) -> Iterator[tuple[int, Divergence]]:
         """Findings with the base of the buffer."""
@@ -128,8 +130,14 @@ class _Watch:
                 flushed = look.why is Why.FLUSH
                 yield from self._judge(pe, look)
             if record[1] == Kind.APPEND:
-                yield from self._others(pe, record)
-            elif record[1] == Kind.ANOMALY and record[4] == Anomaly.BUFFER_OUTSIDE_RAM:
+                if not pe.in_guest:
+                    self._apart.clear()  # it may become live by this
+                if record[2] not in self._apart:
+                    yield from self._others(pe, record)
+                pe.appended(record, self._shift)
+                continue
+            self._apart.clear()
+            if record[1] == Kind.ANOMALY and record[4] == Anomaly.BUFFER_OUTSIDE_RAM:
                 yield record[5], _outside(record)
             if _drains(record) and pe.appends and not flushed:
                 self.missing += 1
@@ -156,8 +164,6 @@ class _Watch:
             pe.used = record if hdbss_enabled(value) else None
         elif kind == Kind.EXIT:
             pe.in_guest = False
-        elif kind == Kind.APPEND:
-            pe.appended(record, self._shift)
 
     def _judge(self, pe: _Pe, look: BufferLook) -> Iterator[tuple[int, Divergence]]:
         if look.number in self._run.buffers.late:
@@ -185,13 +191,22 @@ class _Watch:
 
     def _others(self, pe: _Pe, record: RawRecord) -> Iterator[tuple[int, Divergence]]:
         """An entry in what another PE has, and may write to."""
-        slot = record[6]
+        slot, own = record[6], _bytes_of(pe.hdbssbr)
+        apart = slot in own
         for number, other in self._pes.items():
             if other is pe or not other.live or sz_reserved(other.hdbssbr):
                 continue
-            base = hdbss_base(other.hdbssbr)
-            if base <= slot < base + ENTRY_BYTES * hdbss_capacity(other.hdbssbr):
-                yield base, _others_buffer(record, number, other)
+            theirs = _bytes_of(other.hdbssbr)
+            apart &= theirs.stop <= own.start or own.stop <= theirs.start
+            if slot in theirs:
+                yield theirs.start, _others_buffer(record, number, other)
+        if apart:
+            self._apart.add(record[2])
+
+
+def _bytes_of(hdbssbr: int) -> range:
+    base = hdbss_base(hdbssbr)
+    return range(base, base + ENTRY_BYTES * hdbss_capacity(hdbssbr))
 
 
 def _drains(record: RawRecord) -> bool:

@@ -24,9 +24,9 @@ def check(run: Run, history: History) -> list[Divergence]:
 def repeats(trace: Trace) -> Iterator[Divergence]:
     """Yield each refusal that follows another one on its PE with HDBSSPROD_EL2 as it was."""
     refused: dict[int, RawRecord] = {}
-    aside: dict[int, RawRecord] = {}
-    """By PE: the refusal whose INDEX was written over, and not written back yet."""
-    for record in trace.of(Kind.REFUSE, Kind.WRITE, Kind.RESET, Kind.APPEND):
+    aside: dict[int, tuple[RawRecord, int]] = {}
+    """By PE: the refusal whose INDEX was written over and not written back yet, and where."""
+    for record in trace.of(Kind.REFUSE, Kind.WRITE, Kind.RESET):
         kind, pe = record[1], record[2]
         if kind == Kind.REFUSE:
             before = refused.get(pe)
@@ -41,14 +41,19 @@ def repeats(trace: Trace) -> Iterator[Divergence]:
                 )
             refused[pe] = record
             aside.pop(pe, None)
-        elif kind == Kind.APPEND:
-            aside.pop(pe, None)  # the buffer has been emptied, or is another one
         elif kind == Kind.RESET:
             refused.pop(pe, None)
             aside.pop(pe, None)
         elif record[4] == SysReg.HDBSSPROD_EL2:
-            before = refused.pop(pe, None) or aside.pop(pe, None)
-            if before is not None and record[6] != before[6]:
-                aside[pe] = before
-            elif before is not None:
-                refused[pe] = before
+            if pe in refused and record[6] != refused[pe][6]:
+                aside[pe] = refused.pop(pe), record[0]
+            elif pe in aside and record[6] == aside[pe][0][6]:
+                before, since = aside.pop(pe)
+                if not _appended(trace, pe, since, record[0]):
+                    refused[pe] = before
+
+
+def _appended(trace: Trace, pe: int, first: int, last: int) -> bool:
+    """Whether the PE appended something between two records: the buffer was emptied meanwhile."""
+    records = (trace.record(seq) for seq in range(first + 1, last))
+    return any(record[1] == Kind.APPEND and record[2] == pe for record in records)

@@ -209,6 +209,23 @@ def test_an_entry_in_the_buffer_of_another_pe() -> None:
     assert rules(found) == [OTHER] and "PE 0 wrote an entry into the buffer of PE 1" in str(found)
 
 
+@pytest.mark.parametrize(
+    "events",
+    [
+        # The other PE has it only later.
+        [*load(), entry(), append(1, 0), *load(1), entry(pe=1), append(2, 1)],
+        # It has only a part of it.
+        [
+            *(*load(br=BUFFER | 1), *load(1, BUFFER + 4096)),
+            *(entry(BUFFER | 1), entry(BUFFER + 4096, pe=1), append(1, 0), append(2, 512)),
+        ],
+    ],
+)
+def test_an_entry_in_the_buffer_of_another_pe_after_entries_of_its_own(events: list[Event]) -> None:
+    assert OTHER in rules(ask(events, OWN)[0])
+    assert OTHER not in rules(ask(events[:-1], OWN)[0])
+
+
 @pytest.mark.parametrize("moved", [[leave(0, 1)], [leave(0, 1), *unload(1)]])
 def test_a_vcpu_takes_its_buffer_along(moved: list[Event]) -> None:
     events = [*load(1), entry(pe=1), *moved, *load(), entry(), append(1, 0), leave(1)]
