@@ -15,7 +15,8 @@ As text, an injection is ``WHAT[,KEY=VALUE]..``::
     unknown   register contents are random when a PE leaves reset; seed=S
 
 When: ``append=N``, ``refusal=N``, ``entry=N`` or ``reset=N``, the N-th such event (from 1),
-and the ``times=M`` - 1 after it (0: all of them; the default is 1, of ``unknown`` 0).
+and the ``times=M`` - 1 after it (0: all of them; the default is 1, of ``unknown`` 0).  Each try
+of an access that loses its races is an append, so that ``cas-lost`` has an end: ``RACES_MAX``.
 Counted are those of ``pe=P``, ``vmid=V`` and ``ipa=A`` (the page of A), of all otherwise.
 """
 
@@ -28,6 +29,8 @@ from qemu_model.errors import UsageError
 from qemu_model.model.choices import COUNT_MAX, Choices, Report
 
 INJECTIONS_MAX = 16
+RACES_MAX = 60
+"""Races in a row that an access may be made to lose: after ``pe.RETRY_LIMIT`` it is given up."""
 _PAGE = ~0xFFF
 _MASK = (1 << 64) - 1
 
@@ -95,14 +98,15 @@ class Preset(Enum):
     MAX = "max"
 
     def of(self, hdbssbr: int) -> int:
-        """INDEX for the buffer that HDBSSBR_EL2 names."""
+        """INDEX for the buffer that HDBSSBR_EL2 names; of a reserved SZ what fits the field."""
         capacity = hdbss_capacity(hdbssbr)
-        return {
+        value = {
             Preset.ZERO: 0,
             Preset.LAST: capacity - 1,
             Preset.FULL: capacity,
             Preset.MAX: HDBSSPROD_INDEX.mask,
         }[self]
+        return value & HDBSSPROD_INDEX.mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,10 @@ def parse(text: str) -> Injection:
     for pair in pairs:
         key, _, value = pair.partition("=")
         values.update([_argument(text, what, key, value)])
+    if what is What.CAS_LOST and values["times"] not in range(1, RACES_MAX + 1):
+        raise UsageError(
+            f"--inject {text}: give times= from 1 to {RACES_MAX}, or the access never ends"
+        )
     return Injection(what, **values)  # type: ignore[arg-type]
 
 

@@ -254,6 +254,7 @@ class PE:
             if outcome is not None:
                 self._held.bound(self.memory)
                 return replace(outcome, told=tuple(self.told))
+        self._held.bound(self.memory)
         raise RetryLimit(f"IPA {ipa:#x}: the descriptor changed {RETRY_LIMIT} times")
 
     def _attempt(self, ipa: int, kind: Access, el: int) -> Outcome | None:

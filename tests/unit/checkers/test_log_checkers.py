@@ -10,7 +10,7 @@ from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History, build
 from qemu_model.errors import InfrastructureError
 from qemu_model.run import Run
-from qemu_model.trace import Kind
+from qemu_model.trace import FLAG_CAS_LOST, Kind
 from tests.unit.checkers.factory import Event, append, entry, event, leave, make_run, mark
 
 PROGRAM = """\
@@ -107,6 +107,26 @@ def test_a_deleted_slot_owes_nothing_and_its_successor_starts_anew() -> None:
     run = make_run(program, {COMPARE: [changed("3")], GET: [reported("-")], AGAIN: [reported("-")]})
     assert ask_lost(run) == []
     assert [slot.pages for slot in told(run).slots] == [1024, 8]
+
+
+MOVED = "slot 0 gpa=0x50000000 pages=1024 log\nget 0\n"
+
+
+def test_a_slot_that_moves_takes_along_what_it_owes() -> None:
+    run = make_run(PROGRAM + MOVED, {COMPARE: [changed("3")]})
+    (finding,) = ask_lost(run)
+    assert "3 reads" in finding.required and len(told(run).slots) == 1
+    run = make_run(PROGRAM + MOVED, {COMPARE: [changed("3")], 12: [reported("3")]})
+    assert ask_lost(run) == []
+
+
+def test_the_entry_of_a_race_that_was_lost_is_not_owed() -> None:
+    """Another PE has appended for the same page, or the page is another one's now."""
+    kind, pe, fields, flags = append(3, 0)
+    race: Event = (kind, pe, fields, flags | FLAG_CAS_LOST)
+    run = one_round("-", "-", trace=[mark(RUN), race, mark(RUN, 1)])
+    assert drained.check(run, told(run)) == []
+    assert told(run).figures()["entries"] == 1
 
 
 def test_every_appended_entry_must_reach_a_bitmap() -> None:

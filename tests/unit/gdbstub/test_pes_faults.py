@@ -254,6 +254,38 @@ def test_the_mirror_fires(
     assert found and describe(records[at]) in found[0].records
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "rule"),
+    [
+        ("abort,append=2,late=2", Record.INJECT, "~R_JHHQW, R_LHLSD"),  # it is still under way
+        ("abort,append=2,late=2", Record.LATE, "I_LMSZL"),
+        ("abort,append=2,dirty=yes", Record.LOST, "R_WZKFT"),
+        ("index=last,entry=1", Record.INJECT, "INJECT index"),
+    ],
+)
+def test_the_mirror_wants_each_of_them_once(
+    tmp_path: Path, text: str, kind: Record, rule: str
+) -> None:
+    rig = Faulty(tmp_path, text)
+    for page in range(4):
+        if rig.pe.in_guest:
+            rig.store(page)
+    records = rig.records()
+    at = next(i for i, record in enumerate(records) if record[1] == kind)
+    records.insert(at, records[at])
+    assert [d.rule.startswith(rule) for d in check_trace(records)] == [True]
+
+
+def test_a_late_fsc_is_forgotten_with_a_reset(tmp_path: Path) -> None:
+    rig = Faulty(tmp_path, "abort,append=1,late=2")
+    rig.store(0)
+    rig.pe.reset(0)
+    rig.pe.record(Record.LATE, 0)
+    rig._trace.close()
+    (divergence,) = check_trace(read_trace(tmp_path / "trace.bin"))
+    assert divergence.rule.startswith("I_LMSZL")
+
+
 @pytest.mark.parametrize("kind", [Record.LOST, Record.LATE])
 def test_the_mirror_wants_a_fault_first(tmp_path: Path, kind: Record) -> None:
     rig = Faulty(tmp_path)

@@ -170,6 +170,14 @@ def test_what_changed_while_the_slot_was_not_logged_is_not_owed() -> None:
     assert slot.lost() == []
 
 
+def test_switching_on_what_is_on_changes_nothing() -> None:
+    slot = log()
+    slot.set_logging(4, True)
+    slot.compared(5, pages(1), ran=3)
+    slot.read(6, pages(), quiet=True)
+    assert [debt.page for debt in slot.lost()] == [1]
+
+
 def test_switching_logging_off_forgives_what_was_owed() -> None:
     slot = log()
     slot.compared(4, pages(1), ran=3)

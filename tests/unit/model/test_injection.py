@@ -64,6 +64,8 @@ def test_text(text: str, injection: Injection) -> None:
         ("abort,pe=256", "give pe= a number from 0 to 0xff"),
         ("abort,late=300000", "give late="),
         ("abort,,", "'' is none of"),
+        ("cas-lost,times=0", "give times= from 1 to 60, or the access never ends"),
+        ("cas-lost,append=3,times=61", "give times= from 1 to 60"),
     ],
 )
 def test_bad_text(text: str, words: str) -> None:
@@ -119,6 +121,11 @@ def test_presets(sz: int, capacity: int) -> None:
     assert [preset.of(0x4000_0000 | sz) for preset in Preset] == [
         0, capacity - 1, capacity, 0x7FFFF,
     ]  # fmt: skip
+
+
+def test_presets_of_a_reserved_size_fit_the_field() -> None:
+    """As the plugin's, which writes the register."""
+    assert [preset.of(0x4000_0000 | 12) for preset in Preset] == [0, 0x7FFFF, 0, 0x7FFFF]
 
 
 def test_unknown_values_are_those_of_the_plugin() -> None:

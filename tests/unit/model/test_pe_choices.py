@@ -203,6 +203,37 @@ def test_a_descriptor_that_never_stands_still_ends_the_access() -> None:
         bench.pe.store(IPA)
 
 
+def test_c14_what_an_access_that_is_given_up_holds_back_is_bounded_too() -> None:
+    class Restless(Ram):
+        def compare_and_swap64(self, pa: int, expected: int, new: int) -> int | None:
+            return expected ^ 1 << 55
+
+    bench = Bench(Choices(visibility=Visibility.DSB))
+    bench.map(IPA)
+    completed(bench.pe.store(IPA))
+    bench.map(IPA + 0x1000)
+    bench.pe.memory = Restless(bench.ram.words)
+    with pytest.raises(RetryLimit):
+        bench.pe.store(IPA + 0x1000)
+    assert bench.pe.outstanding == OUTSTANDING_MAX
+
+
+@pytest.mark.parametrize("report", list(Report))
+def test_9b_a_gpf_never_dirties_whatever_an_external_abort_does(report: Report) -> None:
+    bench = Bench(Choices(gpf=report, dirty_after_external_abort=True))
+    pa = bench.map(IPA)
+    bench.ram.write_fault[BUFFER] = ProdFsc.GPF
+    assert aborted(bench.pe.store(IPA)).abort.hdbssf
+    assert not bench.bits(pa) & WRITE
+
+
+def test_without_ha_hardware_sets_no_access_flag() -> None:
+    bench = Bench(enables=0)
+    pa = bench.map(IPA, CLEAN & ~AF)
+    assert aborted(bench.pe.access(IPA, Access.READ)).abort.kind is Kind.ACCESS_FLAG
+    assert not bench.bits(pa) & AF
+
+
 def test_c14_only_dsb_and_then_a_context_synchronization_shows_all() -> None:
     """R_CGCHP, I_XXFYP, in either order of the two."""
     bench = Bench(Choices(visibility=Visibility.DSB))
