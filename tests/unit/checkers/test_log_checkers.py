@@ -2,13 +2,15 @@
 """``lost``, ``drained``, ``reached`` and the figures, each with a run in which it fires."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from qemu_model.checkers import drained, lost, reached
+from qemu_model.checkers import drained, lost, reached, uapi
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History, build
 from qemu_model.errors import InfrastructureError
+from qemu_model.model.injection import What
 from qemu_model.run import Run
 from qemu_model.trace import FLAG_CAS_LOST, Kind
 from tests.unit.checkers.factory import Event, append, entry, event, leave, make_run, mark
@@ -167,6 +169,51 @@ def test_figures_come_from_the_trace() -> None:
     assert [figures[name] for name in ("entries", "refusals", "pes", "levels")] == [2, 1, 2, 3]
     mixed = [entry(), append(3, 0), append(512, 1, level=2)]
     assert told(one_round("3", "3", trace=mixed)).figures()["levels"] == -2
+
+
+ENDED = "result ret=-1 errno=14 error=kvm-run"
+FAULT = event(Kind.INJECT, What.ABORT, 0x4000_3000)
+
+
+def failed_run(trace: Sequence[Event]) -> Run:
+    """KVM_RUN fails in the first of two payloads; what both have changed is never reported."""
+    program = PROGRAM + "run 0 stride\ncompare 0\nget 0\n"
+    says = {RUN: [ENDED], COMPARE: [changed("3")], 12: [changed("7")]}
+    return make_run(program, says, trace)
+
+
+def test_what_was_lost_before_kvm_run_has_failed_is_no_silent_loss() -> None:
+    run = failed_run([mark(RUN), append(3, 0), FAULT, mark(RUN, 1), mark(11), append(7, 0)])
+    history = told(run)
+    assert [finding.page for finding in lost.check(run, history)] == [7]
+    assert history.unchecked["lost"].startswith("line 7 told userspace")
+    assert [finding.page for finding in drained.check(run, told(run))] == [7]
+    assert uapi.check(run, history) == []
+
+
+def test_a_kvm_run_that_fails_without_a_fault_tells_nothing() -> None:
+    run = failed_run([mark(RUN), append(3, 0)])
+    history = told(run)
+    assert [finding.page for finding in lost.check(run, history)] == [3, 7]
+    (finding,) = uapi.check(run, history)
+    assert "ret = -1" in finding.seen and "line 7" in finding.summary
+
+
+@pytest.mark.parametrize(("trace", "findings"), [([FAULT], 0), ([], 2)])
+def test_who_waits_for_a_payload_that_has_failed_waits_in_vain(
+    trace: list[Event], findings: int
+) -> None:
+    waits = {RUN: [ENDED], 11: ["result ret=-1 errno=110"]}
+    run = make_run(PROGRAM + "await 0 count=3\n", waits, trace)
+    assert len(uapi.check(run, told(run))) == findings
+
+
+def test_conditions_are_not_asked_of_what_somebody_else_has_injected() -> None:
+    run = make_run("# reach entries>=9\n" + PROGRAM, trace=[append(3, 0)])
+    foreign = replace(run, about=replace(run.about, foreign=True))
+    history = told(foreign)
+    assert reached.check(foreign, history) == [] and "reached" in history.unchecked
+    assert len(reached.check(run, told(run))) == 1
 
 
 def test_a_condition_that_does_not_hold_is_a_finding() -> None:
