@@ -328,12 +328,19 @@ def _append(replay: Replay, record: RawRecord) -> Mismatch | None:
             f"{entry:#x}",
         )
     # C9: a lost compare-and-swap leaves the entry, and a descriptor of somebody else.
-    if not flags & FLAG_CAS_LOST and after != dirtied(before):
+    if flags & FLAG_CAS_LOST:
+        if not (replay.choices.lost_cas_keeps_entry or replay.filling):
+            return Mismatch(
+                "lost_cas_keeps_entry=no (INDEX is taken back)", "no entry of a lost race", "one"
+            )
+    elif after != dirtied(before):
         return Mismatch(
             "R_PQJJR, R_PRHKD (one update sets S2AP[1], and AF with it)",
             f"descriptor {dirtied(before):#x}",
             f"{after:#x}",
         )
+    else:
+        replay.filling = False
     producer.appended()
     return None
 

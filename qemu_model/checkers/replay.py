@@ -34,6 +34,7 @@ class Replay:
         "choices",
         "dirties",
         "failed",
+        "filling",
         "handlers",
         "late",
         "observer",
@@ -54,6 +55,8 @@ class Replay:
         self.refused_esr = 0
         self.failed = syndrome.Kind.PERMISSION
         """What the precise report of a failed write has to say."""
+        self.filling = False
+        """The buffer is being filled by an injection, with entries as of lost races."""
         self.late = ProdFsc.NONE
         """An FSC that is still to be set."""
         self.dirties = False

@@ -61,6 +61,7 @@ def inject(replay: Replay, record: RawRecord) -> Mismatch | None:
     """INJECT; what comes with a reset is in the RESET record."""
     _, _, _, flags, what, _, _, hdbssprod, late, _ = record
     producer = replay.producer
+    replay.filling = what == What.FILL
     if what == What.UNKNOWN:
         return None
     if what in FAULTS:

@@ -254,6 +254,8 @@ def test_lost_race_keeps_its_entry() -> None:
     at = position(records, Kind.APPEND)
     assert records[at][3] & FLAG_CAS_LOST
     assert check_trace(records) == []
+    takes_back = Choices(lost_cas_keeps_entry=False)
+    assert "lost_cas_keeps_entry=no" in only(check_trace(records, takes_back)).rule
     # The same, but said to have been won, has not gained S2AP[1] by this PE's update.
     other = mutated(records, at, flags=0, f=records[at][8])
     assert "R_PQJJR" in only(check_trace(other)).rule

@@ -276,6 +276,17 @@ def test_the_mirror_wants_each_of_them_once(
     assert [d.rule.startswith(rule) for d in check_trace(records)] == [True]
 
 
+def test_only_a_buffer_that_is_filled_has_entries_of_races_without_any(tmp_path: Path) -> None:
+    """Where INDEX is taken back after a race that was lost."""
+    rig = Faulty(tmp_path, "fill,append=2", choices=choose("lost_cas_keeps_entry=no"))
+    for page in range(2):
+        rig.store(page)
+    records = rig.records()
+    at = next(i for i, record in enumerate(records) if record[1] == Record.INJECT)
+    (found,) = check_trace(records[:at] + records[at + 1 :], rig.choices)
+    assert found.rule.startswith("lost_cas_keeps_entry=no")
+
+
 def test_a_late_fsc_is_forgotten_with_a_reset(tmp_path: Path) -> None:
     rig = Faulty(tmp_path, "abort,append=1,late=2")
     rig.store(0)
