@@ -15,6 +15,7 @@ from qemu_model.arch.registers import (
     VTCR_HDBSS,
     Hdbssbr,
     SysReg,
+    hd_enabled,
 )
 from qemu_model.channel import Result
 from qemu_model.checkers.finding import Divergence
@@ -162,7 +163,9 @@ def sizes(trace: Trace, asked: Mapping[tuple[int, int], int | None]) -> Iterator
 def stale(trace: Trace) -> Iterator[Divergence]:
     """Yield guest entries with a VTCR_EL2 that differs from what the TLB may hold.
 
-    Only a trace with TLBI records, one of ``Caching.LAZY``, has what that needs.
+    Only a trace with TLBI records, one of ``Caching.LAZY``, has what that needs.  With HD = 0
+    in the TLB nothing is dirtied that software does not see, so that who switches HDBSS on
+    may have its TLBI when guests run already.
     """
     tlbs: dict[int, Tlb] = defaultdict(Tlb)
     for record in trace.of(Kind.RESET, Kind.TLBI, Kind.ENTRY):
@@ -175,7 +178,7 @@ def stale(trace: Trace) -> Iterator[Divergence]:
                     tlb.invalidate(None if a else b)
         else:
             held = tlbs[pe].vtcr(d >> 48, c)
-            if held != c:
+            if held != c and hd_enabled(held):
                 yield _finding(
                     record,
                     "VTCR_EL2 (HA, HD and HDBSS may be cached in TLBs until a TLBI)",

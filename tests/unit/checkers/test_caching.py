@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from qemu_model.arch.registers import SysReg
+from qemu_model.arch.registers import VTCR_HD, SysReg
 from qemu_model.checkers.history import History
 from qemu_model.checkers.mirror import check_trace
 from qemu_model.checkers.programming import check, stale
@@ -147,6 +147,15 @@ def test_a_vtcr_that_is_not(between: list[Event]) -> None:
     (found,) = stale(make_trace(changed(*between)))
     assert found.checker == "programming"
     assert "HDBSS = 0, while translations with HD = 1, HDBSS = 1" in found.seen
+
+
+def test_a_vtcr_that_is_switched_on_may_have_its_tlbi_later() -> None:
+    """Until then writes to clean pages fault, as they did."""
+    off = [entry(vtcr=VTCR_OFF), leave()]
+    assert list(stale(make_trace([*off, entry(), leave(), tlbi(), entry()]))) == []
+    # With HD = 1 hardware would dirty them, and tell nobody.
+    silent = [entry(vtcr=VTCR_OFF | VTCR_HD.mask), leave(), entry()]
+    assert len(list(stale(make_trace(silent)))) == 1
 
 
 def test_the_same_vtcr_needs_no_tlbi() -> None:
