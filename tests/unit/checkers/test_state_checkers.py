@@ -237,6 +237,8 @@ def test_a_refusal_that_repeats_with_the_same_registers_is_none() -> None:
     [
         ("vm", "result ret=3 errno=0"),
         ("hdbss on order=11 # expect errno=EINVAL", "result ret=-1 errno=22"),
+        ("hdbss off # expect errno=0|EINVAL", "result ret=0 errno=0"),
+        ("hdbss off # expect errno=0|EINVAL", "result ret=-1 errno=22"),
         ("check-cap cap=hdbss # expect ret=1", "result ret=1 errno=0"),
         ("run 0 stride", "result ret=0 errno=0 exit=door"),
         ("run 0 stride loops=0", "result ret=0 errno=0 exit=interrupted"),
