@@ -197,10 +197,14 @@ class CorrectHypervisor(RuleBasedStateMachine):
 
     @rule(
         number=pe_numbers,
-        ipa=st.sampled_from(ALL),
+        ipas=st.lists(st.sampled_from(ALL), min_size=1, max_size=6),
         kind=st.sampled_from([Access.WRITE, Access.WRITE, Access.ATOMIC, Access.STAGE1_UPDATE]),
     )
-    def write(self, number: int, ipa: int, kind: Access) -> None:
+    def write(self, number: int, ipas: list[int], kind: Access) -> None:
+        for ipa in ipas:
+            self.write_one(number, ipa, kind)
+
+    def write_one(self, number: int, ipa: int, kind: Access) -> None:
         for _ in range(2):
             outcome = self.pes[number].access(ipa, kind)
             if isinstance(outcome, Completed):

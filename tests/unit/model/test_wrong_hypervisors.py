@@ -106,7 +106,7 @@ class NoDuplicates(CorrectHypervisor):
 
 
 _FOUND = settings(
-    max_examples=400,
+    max_examples=3000,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,
