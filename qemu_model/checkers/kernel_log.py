@@ -22,25 +22,30 @@ _COMPLAINTS = re.compile(
 _TIME = re.compile(r"^\[ *\d+\.\d+\] ")
 _SHOWN = 120
 """Characters of the first line that the summary has."""
+_MOST = 20
+"""Complaints that are told: a kernel under test can word them as it likes."""
+_WIDTH = 400
+"""Characters that are shown of each line."""
 _AFTER = 12
 """Lines that are shown after the first one."""
 
 
 def check(run: Run, history: History) -> list[Divergence]:
-    """The first complaint of each wording."""
+    """The first complaint of each wording, up to _MOST."""
     found: dict[str, Divergence] = {}
     for number, match, lines in complaints(run.console):
-        found.setdefault(
-            match,
-            Divergence(
-                checker="kernel_log",
-                summary=f"the kernel's log complains: {_said(lines[0])}",
-                rule="a kernel that works has nothing to say",
-                required="no WARN, BUG, Oops, lockdep, RCU, KASAN or poison message",
-                seen=f"line {number} of console.log",
-                records=lines,
-            ),
+        if match in found:
+            continue
+        found[match] = Divergence(
+            checker="kernel_log",
+            summary=f"the kernel's log complains: {_said(lines[0])}",
+            rule="a kernel that works has nothing to say",
+            required="no WARN, BUG, Oops, lockdep, RCU, KASAN or poison message",
+            seen=f"line {number} of console.log",
+            records=tuple(line[:_WIDTH] for line in lines),
         )
+        if len(found) == _MOST:
+            break
     return list(found.values())
 
 
@@ -49,10 +54,10 @@ def _said(line: str) -> str:
     return _TIME.sub("", line)[:_SHOWN]
 
 
-def complaints(console: str) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+def complaints(console: str) -> Iterator[tuple[int, str, list[str]]]:
     """Yield line number, the words that matched, and the lines from there on."""
     lines = [line.rstrip("\r") for line in console.split("\n")]
     for index, line in enumerate(lines):
         match = _COMPLAINTS.search(line)
         if match is not None:
-            yield index + 1, match[0].strip(), tuple(lines[index : index + _AFTER])
+            yield index + 1, match[0].strip(), lines[index : index + _AFTER]

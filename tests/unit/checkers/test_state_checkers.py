@@ -325,6 +325,16 @@ def test_a_log_in_one_line_takes_no_longer(words: str) -> None:
     assert time.process_time() - started < 20
 
 
+def test_a_long_line_is_shown_in_part() -> None:
+    (finding,) = kernel_log.check(make_run("vm", console="WARNING: " * 100_000), NOTHING)
+    assert len(finding.summary) < 200 and [len(line) for line in finding.records] == [400]
+
+
+def test_complaints_without_end_are_told_in_part() -> None:
+    console = "\n".join(f"INFO: task init:{number} blocked for more" for number in range(1000))
+    assert len(kernel_log.check(make_run("vm", console=console), NOTHING)) == 20
+
+
 def test_an_ordinary_boot_is_no_complaint() -> None:
     console = "\n".join(
         [
