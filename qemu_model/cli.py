@@ -16,7 +16,7 @@ from qemu_model.checkers.judge import judge
 from qemu_model.errors import InfrastructureError, Unsupported, UsageError
 from qemu_model.hunt import Hunt, control, hunt_all
 from qemu_model.hunt import exit_code as hunt_code
-from qemu_model.jobs import interrupt_on_sigterm
+from qemu_model.jobs import interrupt_on_signals
 from qemu_model.machine.command import SMP_MAX, Mode
 from qemu_model.machine.doctor import examine
 from qemu_model.machine.progress import Progress, progress_for
@@ -410,7 +410,7 @@ def _dispatch(args: argparse.Namespace, progress: Progress) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``hdbss`` and return its exit code."""
     args = parser().parse_args(argv)
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     progress = progress_for(sys.stderr)
     code: int = Exit.BUG
     try:

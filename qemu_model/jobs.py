@@ -24,19 +24,45 @@ _END_LIMIT = 15.0
 """Seconds that workers get to clean up when we are interrupted."""
 
 
-def interrupt_on_sigterm() -> None:
-    """Let SIGTERM end this process as Ctrl-C does, with everything cleaned up."""
+def interrupt_on_signals() -> None:
+    """Let SIGTERM, and the end of our terminal, end this process as Ctrl-C does.
+
+    Whoever has asked for SIGHUP to be ignored (nohup) is obeyed.
+    """
 
     def handler(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, handler)
+
+
+def _interrupt_once() -> None:
+    """For a worker: the first signal interrupts it, later ones leave it to clean up.
+
+    Ctrl-C reaches workers from the terminal, and again from the one who started them, who
+    also sees to it that they end.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def nothing(number: int, frame: FrameType | None) -> None:
+        pass  # not SIG_IGN: Python complains of a signal that has come, but not been handled
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, nothing)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _work(
     function: Callable[..., T], arguments: tuple[object, ...], pipe: Connection, parent: int
 ) -> None:
-    interrupt_on_sigterm()
+    _interrupt_once()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         return
