@@ -261,6 +261,11 @@ def test_results_that_are_expected(line: str, frame: str) -> None:
         ("check-cap cap=hdbss # expect ret=1", "result ret=0 errno=0", "ret = 0"),
         ("run 0 stride", "result ret=0 errno=0 exit=timeout", "exit = timeout"),
         ("wait 0", "result ret=0 errno=0 exit=error reason=17", "exit = error"),
+        (
+            "stop 0",
+            "result ret=-1 errno=0 error=unexpected-exit exit=error reason=KVM_EXIT_INTERNAL_ERROR",
+            "ret = -1",
+        ),
         ("klog # expect lines=0", "result ret=0 errno=0 lines=2", "lines = 2"),
         ("klog # expect lines=0", "result ret=0 errno=0", "lines = "),
         ("get 1 # expect reported=0|96", "result ret=0 errno=0 reported=9", "reported = 9 "),
