@@ -22,6 +22,7 @@ from qemu_model.machine.qemu import (
     Qemu,
     find_any_qemu,
     find_qemu,
+    given_qemu,
     installed_any_qemu,
 )
 from qemu_model.machine.vm import Limits
@@ -148,6 +149,8 @@ def prepare(choice: Choice, progress: Progress, boots: bool = True) -> Bench:
     choices = choose(choice.choices, choice.seed)
     injections = tuple(map(parse_injection, choice.inject))
     Injector(injections)  # not too many
+    if choice.qemu is not None:
+        given_qemu(choice.qemu, plugins=choice.mode is not Mode.GDB)  # before minutes of building
     kernel = _kernel(choice, store, progress)
     if choice.mode is Mode.GDB:
         require_vmlinux(kernel)

@@ -81,6 +81,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     monkeypatch.setattr(images, "agent", lambda cache, progress: Path("/cache/agent"))
     monkeypatch.setattr(images, "plugin", lambda cache, progress: Path("/cache/plugin"))
     monkeypatch.setattr(session, "find_qemu", made.qemu)
+    monkeypatch.setattr(session, "given_qemu", lambda path, plugins: QEMU)
     monkeypatch.setattr(session, "probe_uapi", made.probe)
     monkeypatch.setattr(session, "require_boots", made.boot)
     return made
@@ -118,6 +119,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bare:
     monkeypatch.setattr(images, "agent", lambda cache, progress: Path("/cache/agent"))
     monkeypatch.setattr(images, "plugin", made.no_plugin)
     monkeypatch.setattr(session, "find_qemu", made.no_qemu)
+    monkeypatch.setattr(session, "given_qemu", lambda path, plugins: made.installed)
     monkeypatch.setattr(session, "find_any_qemu", made.any_qemu)
     monkeypatch.setattr(session, "installed_any_qemu", lambda: made.installed)
     monkeypatch.setattr(session, "find_gdb", lambda: "gdb-multiarch")
@@ -442,3 +444,17 @@ def test_injections_that_are_none_are_told_before_anything_is_built() -> None:
         prepare(Choice(inject=("abord",)), SilentProgress())
     with pytest.raises(UsageError, match="17 injections"):
         prepare(Choice(inject=("fill",) * 17), SilentProgress())
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_qemu_that_does_not_fit_is_told_before_anything_is_built(
+    house: House, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    def misfit(path: Path, plugins: bool) -> Qemu:
+        assert plugins == (mode is not Mode.GDB)
+        raise UsageError(f"--qemu {path}: no such file")
+
+    monkeypatch.setattr(session, "given_qemu", misfit)
+    with pytest.raises(UsageError, match="--qemu /q"):
+        prepare(Choice(mode=mode, qemu=Path("/q")), SilentProgress())
+    assert house.asked == []
