@@ -199,7 +199,13 @@ def _add_conformance(commands: "argparse._SubParsersAction[argparse.ArgumentPars
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sys.stdout = None  # or what it still holds would fail again at our end
+        raise InfrastructureError(f"cannot write the output: {error.strerror}") from error
 
 
 def _doctor(progress: Progress) -> int:

@@ -127,6 +127,21 @@ def test_nobody_reads_the_verdict(
     assert "without a verdict" in done.stderr
 
 
+@pytest.mark.parametrize("words", [["list"], ["doctor"]])
+def test_no_space_for_the_output(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "qemu_model.cli", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == Exit.INFRASTRUCTURE
+    assert done.stderr == "hdbss: cannot write the output: No space left on device\n"
+
+
 def _unread(words: list[str]) -> "subprocess.CompletedProcess[str]":
     reader, writer = os.pipe()
     os.close(reader)
