@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from qemu_model.gdbstub.mi import find_gdb
 from qemu_model.ktap import Outcome
 from qemu_model.machine import images
 from qemu_model.machine.baremetal import BareMachine, run_bare
-from qemu_model.machine.cache import Cache, file_trouble
+from qemu_model.machine.cache import Cache
 from qemu_model.machine.command import Mode, RunFiles
 from qemu_model.machine.progress import Progress
 from qemu_model.machine.qemu import Qemu, find_any_qemu, find_qemu
@@ -30,6 +29,7 @@ from qemu_model.model.injection import Event, Injection, parse
 from qemu_model.report.json import put
 from qemu_model.report.result import Exit
 from qemu_model.report.text import printable
+from qemu_model.rundir import run_directory
 from qemu_model.trace import read_trace
 
 VERSION = 1
@@ -115,24 +115,13 @@ def _colons(injection: Injection) -> str:
 @contextmanager
 def _directory(request: Request, store: Cache) -> Iterator[Path]:
     """The run directory; thrown away unless it is to be kept."""
-    try:
-        if request.keep is not None:
-            directory = request.keep / f"conformance.{request.mode}"
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if any(directory.iterdir()):
-                raise UsageError(f"the run directory {directory} is not empty: name another one")
+    name = f"conformance.{request.mode}"
+    with run_directory(request.keep, store.root / "runs", name, None) as directory:
+        try:
             yield directory
-            return
-        runs = store.root / "runs"
-        runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory = Path(tempfile.mkdtemp(prefix=f"conformance.{request.mode}.", dir=runs))
-    except OSError as error:
-        where = request.keep or store.root
-        raise file_trouble("make a run directory in", where, error) from error
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        finally:
+            if request.keep is None:
+                shutil.rmtree(directory, ignore_errors=True)
 
 
 def execute(

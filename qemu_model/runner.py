@@ -3,11 +3,10 @@
 
 import shlex
 import shutil
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,6 @@ from qemu_model.checkers.judge import judge
 from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.gdbstub.attach import GdbInterception
 from qemu_model.jobs import run_jobs
-from qemu_model.machine.cache import file_trouble
 from qemu_model.machine.command import KernelImage, MachineSpec, Mode, compose
 from qemu_model.machine.flushwatch import FlushPlan
 from qemu_model.machine.progress import Progress, SilentProgress
@@ -27,6 +25,7 @@ from qemu_model.model.injection import Injection, Injector, parse
 from qemu_model.program import Program
 from qemu_model.report.result import Result
 from qemu_model.run import load
+from qemu_model.rundir import run_directory
 from qemu_model.scenarios.holds import Step
 from qemu_model.scenarios.scenario import Needs, Scenario, Uapi
 from qemu_model.vmlinux.elf import Vmlinux
@@ -111,22 +110,8 @@ class Bench:
         )
 
 
-def directory_for(bench: Bench, name: str) -> Path:
-    """Make the run's private directory."""
-    try:
-        if bench.keep is not None:
-            directory = bench.keep / f"{name}.{bench.mode}"
-            with suppress(OSError):
-                directory.rmdir()  # empty: the run that made it could not start
-            if directory.exists() and not (directory / "run.json").exists():
-                raise UsageError(f"{directory} exists and is no run directory; choose another DIR")
-            shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir(mode=0o700, parents=True)
-            return directory
-        bench.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"{name}.{bench.mode}.", dir=bench.runs))
-    except OSError as error:
-        raise file_trouble("make a run directory in", bench.keep or bench.runs, error) from error
+def _directory(bench: Bench, name: str) -> AbstractContextManager[Path]:
+    return run_directory(bench.keep, bench.runs, f"{name}.{bench.mode}", "run.json")
 
 
 @contextmanager
@@ -136,16 +121,16 @@ def passing_directory(bench: Bench, name: str) -> Iterator[Path]:
     It stays where the user wants to keep all, and after an error that tells people to
     look into it.
     """
-    directory = directory_for(bench, name)
-    try:
-        yield directory
-    except (InfrastructureError, UsageError):
-        _forget_old_failures(bench.runs)
-        raise
-    except BaseException:
+    with _directory(bench, name) as directory:
+        try:
+            yield directory
+        except (InfrastructureError, UsageError):
+            _forget_old_failures(bench.runs)
+            raise
+        except BaseException:
+            _throw_away(bench, directory)
+            raise
         _throw_away(bench, directory)
-        raise
-    _throw_away(bench, directory)
 
 
 def _throw_away(bench: Bench, directory: Path) -> None:
@@ -243,7 +228,19 @@ def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Result
     reason = why_skipped(bench, scenario)
     if reason:
         return replace(result, skipped=reason)
-    directory = directory_for(bench, scenario.name)
+    with _directory(bench, scenario.name) as directory:
+        result = _run_in(directory, bench, scenario, result, progress)
+        result = replace(result, seconds=time.monotonic() - started)
+        if bench.keep is None and result.verdict == "agree":
+            shutil.rmtree(directory, ignore_errors=True)
+            return result
+    return replace(result, directory=str(directory))
+
+
+def _run_in(
+    directory: Path, bench: Bench, scenario: Scenario, result: Result, progress: Progress
+) -> Result:
+    """The result with what came out of the run."""
     try:
         program = bench.program(scenario)
         run_program(
@@ -251,25 +248,20 @@ def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Result
             inject=scenario.inject,
         )  # fmt: skip
         verdict = judge(load(directory))
-        result = replace(
-            result,
-            figures=verdict.figures,
-            divergences=verdict.divergences,
-            unchecked=verdict.skipped,
-        )
     except (InfrastructureError, UsageError) as error:
-        result = replace(result, error=str(error))
+        return replace(result, error=str(error))
     except Exception:
         # The run is what a report of our bug needs, and the other scenarios are not to blame.
-        result = replace(result, error=traceback.format_exc(), bug=True)
+        return replace(result, error=traceback.format_exc(), bug=True)
     except BaseException:
         _throw_away(bench, directory)
         raise
-    result = replace(result, seconds=time.monotonic() - started)
-    if bench.keep is None and result.verdict == "agree":
-        shutil.rmtree(directory, ignore_errors=True)
-        return result
-    return replace(result, directory=str(directory))
+    return replace(
+        result,
+        figures=verdict.figures,
+        divergences=verdict.divergences,
+        unchecked=verdict.skipped,
+    )
 
 
 def dry_run(bench: Bench, scenario: Scenario) -> str:

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run directories: whose place is taken, and whose is not."""
+
+from pathlib import Path
+
+import pytest
+
+from qemu_model.errors import UsageError
+from qemu_model.rundir import run_directory
+from tests.unit.fake_run import below
+
+
+def test_a_kept_run_takes_the_place_of_the_last_one(tmp_path: Path) -> None:
+    for _ in range(2):
+        with run_directory(tmp_path / "keep", tmp_path, "a.run", "mark") as directory:
+            assert directory == tmp_path / "keep" / "a.run" and below(directory) == []
+            (directory / "mark").touch()
+
+
+def test_a_directory_that_is_no_run_is_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "a.run").mkdir()
+    (tmp_path / "a.run" / "thesis").touch()
+    with (
+        pytest.raises(UsageError, match="is no run directory"),
+        run_directory(tmp_path, tmp_path, "a.run", "mark"),
+    ):
+        pass
+    assert below(tmp_path / "a.run") == ["thesis"]
+
+
+def test_without_a_mark_no_directory_is_replaced(tmp_path: Path) -> None:
+    with run_directory(tmp_path, tmp_path, "a.run", None) as directory:
+        (directory / "file").touch()
+    with (
+        pytest.raises(UsageError, match="is not empty: name another one"),
+        run_directory(tmp_path, tmp_path, "a.run", None),
+    ):
+        pass
+    assert below(directory) == ["file"]
+
+
+@pytest.mark.parametrize("mark", [True, False])
+def test_a_run_that_goes_on_keeps_its_place(tmp_path: Path, mark: bool) -> None:
+    """Two commands with the same --keep: the second one would spoil what the first one sees."""
+    with run_directory(tmp_path, tmp_path, "a.run", "mark") as directory:
+        if mark:
+            (directory / "mark").touch()
+        with (
+            pytest.raises(UsageError, match="is that of a run that goes on; choose another DIR"),
+            run_directory(tmp_path, tmp_path, "a.run", "mark"),
+        ):
+            pass
+        assert below(directory) == ["mark"] * mark
+
+
+def test_where_nothing_is_kept_every_run_has_a_directory_of_its_own(tmp_path: Path) -> None:
+    with (
+        run_directory(None, tmp_path / "runs", "a.run", "mark") as first,
+        run_directory(None, tmp_path / "runs", "a.run", "mark") as second,
+    ):
+        assert first != second and first.parent == second.parent == tmp_path / "runs"
