@@ -35,6 +35,8 @@ from qemu_model.trace import count_records
 _TICK = 0.2
 #: The trace is looked at less often: it takes some 40 reads.
 _TRACE_TICK = 1.0
+#: A status that stays the same is said again, with the time: silence would look like a hang.
+_REPEAT = 5.0
 #: Room that the logs and the trace need (bytes).
 _SPARE = 256 << 20
 _QEMU_LINES = 20
@@ -216,7 +218,7 @@ class _Machine:
         self._shared_frames: list[Frame] = []
         self._agent_tail = FileTail(files.agent)
         self._lines = sum(1 for _ in files.program.open())
-        self._told = ""
+        self._told, self._told_at = "", 0.0
         self._leaving: float | None = None
         self._records = 0
         self._trace_seen = 0.0
@@ -333,15 +335,17 @@ class _Machine:
 
     def _tell(self, frames: list[Frame]) -> None:
         begin = next((f for f in reversed(frames[-8:]) if isinstance(f, Begin)), None)
+        text, elapsed = self._told, self._watchdog.elapsed
         if begin is not None:
             text = f"line {begin.line} of {self._lines}: {begin.op}"
         elif not frames:
             text = str(self._boot.stage)
-        else:
-            return
         if text != self._told:
-            self._told = text
+            self._told, self._told_at = text, elapsed
             self._progress.status(text)
+        elif elapsed - self._told_at >= _REPEAT:
+            self._told_at = elapsed
+            self._progress.status(f"{text}, {elapsed:.0f} s")
 
     def _over_limit(self) -> tuple[Loss, str] | None:
         limits, elapsed = self._limits, self._watchdog.elapsed

@@ -109,6 +109,23 @@ def test_progress_tells_stages_and_lines(tmp_path: Path) -> None:
     assert progress.texts[-2:] == ["init started", "line 1 of 1: vm"]
 
 
+def test_progress_goes_on_where_the_machine_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qemu_model.machine.vm._REPEAT", 0.5)
+    progress = Statuses()
+    behaviour = "boot(); time.sleep(2); agent.write(HELLO + BEGIN + BYE)"
+    run_machine(
+        fake_spec(tmp_path),
+        fake_qemu(tmp_path, behaviour),
+        "vm\n",
+        tmp_path / "run",
+        QUICK,
+        progress,
+    )
+    assert any(text.startswith("init started, ") for text in progress.texts), progress.texts
+
+
 def test_frames_on_a_shared_console(tmp_path: Path) -> None:
     outcome = run(tmp_path, "boot(); say(HELLO); say('printk'); say(BEGIN + BYE)")
     assert outcome.shared_console
