@@ -38,7 +38,7 @@ def check(run: Run, history: History) -> list[Divergence]:
                 Divergence(
                     checker="reached",
                     summary=f"{says.format(value)}; the scenario demands {condition}",
-                    rule="the scenario's own condition, see its first lines in program.txt",
+                    rule="the scenario's own condition, `# reach` in program.txt",
                     required=str(condition),
                     seen=f"{condition.what} is {value}",
                 )
