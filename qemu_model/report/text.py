@@ -29,7 +29,7 @@ def table(results: Sequence[Result]) -> str:
         rows.append(
             (result.scenario, result.mode, *numbers, result.verdict, f"{result.seconds:.1f}")
         )
-    return columns(rows, {head.index(name) for name in (*_FIGURES, "seconds")})
+    return printable(columns(rows, {head.index(name) for name in (*_FIGURES, "seconds")}))
 
 
 def columns(rows: Sequence[tuple[str, ...]], right: Collection[int]) -> str:
@@ -103,9 +103,24 @@ def summary(results: Sequence[Result]) -> str:
     for result in results:
         counts[result.verdict] = counts.get(result.verdict, 0) + 1
     parts = [f"{count} {verdict}" for verdict, count in sorted(counts.items())]
-    return f"{len(results)} scenarios: {', '.join(parts)}"
+    return f"{len(results)} scenario{'s' * (len(results) != 1)}: {', '.join(parts)}"
 
 
 def reasons(results: Sequence[Result]) -> list[str]:
-    """Why scenarios were skipped, a line each."""
-    return [f"skipped {r.scenario}: {r.skipped}" for r in results if r.skipped is not None]
+    """Why scenarios were skipped, and what could not be asked of those that agree.
+
+    A line each, and one for all scenarios with the same reason; the others have a block that
+    says it.
+    """
+    lines = [f"skipped {r.scenario}: {r.skipped}" for r in results if r.skipped is not None]
+    unasked: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for result in results:
+        if result.verdict != "agree":
+            continue
+        for why in dict.fromkeys(result.unchecked.values()):
+            names = tuple(name for name, said in result.unchecked.items() if said == why)
+            unasked.setdefault((why, names), []).append(result.scenario)
+    for (why, names), where in unasked.items():
+        scenarios = where[0] if len(where) == 1 else f"{len(where)} scenarios"
+        lines.append(f"not checked: {', '.join(names)} in {scenarios}: {why}")
+    return [printable(line) for line in lines]

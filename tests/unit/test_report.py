@@ -87,6 +87,21 @@ def test_lines_while_it_runs_and_at_the_end() -> None:
     assert text.reasons([AGREE, SKIPPED]) == ["skipped uapi.nvhe: no capability"]
 
 
+def test_what_could_not_be_asked_of_a_run_that_agrees_is_said() -> None:
+    blind = replace(AGREE, unchecked={"flushed": "no vmlinux", "srcu": "no vmlinux"})
+    other = replace(blind, unchecked={"flushed": "no vmlinux", "mirror": "no trace"})
+    told = replace(DIVERGE, unchecked={"buffer": "its block says it"})
+    assert text.reasons([blind, replace(blind, scenario="b"), other, told]) == [
+        "not checked: flushed, srcu in 2 scenarios: no vmlinux",
+        "not checked: flushed in bitmap.stride: no vmlinux",
+        "not checked: mirror in bitmap.stride: no trace",
+    ]
+
+
+def test_a_foreign_run_cannot_write_to_the_terminal() -> None:
+    assert "\x1b" not in text.table([replace(AGREE, scenario="\x1b[2J")])
+
+
 def test_json_holds_the_same(tmp_path: Path) -> None:
     json_report.write(tmp_path / "report", [AGREE, DIVERGE], 1)
     document = json.loads((tmp_path / "report").read_text())
