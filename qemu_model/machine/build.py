@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ _POLL = 0.1
 #: How much of the end of a log is searched for a reason (bytes).
 _TAIL = 65536
 _NO_SPACE = "No space left on device"
+#: With less than this (bytes) a step fails, and cannot even write why: its log is there too.
+_FULL = 64 << 10
 
 
 def tail(path: Path, limit: int = _TAIL) -> str:
@@ -75,7 +78,7 @@ def _last_line(data: bytes) -> str:
 def _reason(log: Path, begin: int, explain: Callable[[str], str] | None) -> str:
     # Only what this step has written, not what an earlier one has.
     text = tail(log, min(_TAIL, log.stat().st_size - begin))
-    if _NO_SPACE in text:
+    if _NO_SPACE in text or shutil.disk_usage(log.parent).free < _FULL:
         return "no space left on the device: free some, or set XDG_CACHE_HOME to another disk"
     found = explain(text) if explain is not None else ""
     if found:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,15 @@ def test_failure_gives_reason_and_log(
         run_step(building, "step", sh(f"cat {tmp_path}/text; exit 1"), log, 10)
     assert str(log) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_has_no_room_for_the_reason(
+    building: Building, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=4096))
+    with pytest.raises(InfrastructureError, match="step failed: no space left on the device"):
+        run_step(building, "step", sh("echo cc -c a.c; exit 1"), tmp_path / "log", 10)
 
 
 def test_limit_ends_the_step(building: Building, tmp_path: Path) -> None:
