@@ -124,7 +124,7 @@ static void do_op(struct vm *vm, unsigned int line, const struct op *op)
 	struct result r = { 0 };
 
 	channel_send(line, "begin op=%s", name);
-	watchdog_arm(line, name, op_value(op, "limit") + op_value(op, "ms"));
+	watchdog_arm(line, name, vm_limit(vm, op));
 	mark(line, PHASE_BEGIN);
 	op_execute(vm, line, op, &r);
 	mark(line, PHASE_END);

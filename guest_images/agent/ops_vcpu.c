@@ -136,10 +136,8 @@ void op_wait(struct vm *vm, const struct op *op, struct result *r)
 {
 	struct outcome o;
 	struct vcpu *v = vcpu_of(vm, op);
-	/* Without a limit of its own, the one of `start`. */
-	uint64_t limit = op_given(op, "limit") ? op_value(op, "limit") : v->limit_ms;
 
-	collect(vm, r, vcpu_wait(v, vm_patience(vm, limit), &o, &r->error), &o);
+	collect(vm, r, vcpu_wait(v, vm_patience(vm, vm_limit(vm, op)), &o, &r->error), &o);
 }
 
 void op_stop(struct vm *vm, const struct op *op, struct result *r)

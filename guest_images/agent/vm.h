@@ -40,6 +40,14 @@ static inline uint64_t vm_patience(const struct vm *vm, uint64_t limit_ms)
 	return vm->stuck && limit_ms > STUCK_LIMIT_MS ? STUCK_LIMIT_MS : limit_ms;
 }
 
+/* How long an operation may take by its own words, in ms: `wait` by those of `start`. */
+static inline uint64_t vm_limit(const struct vm *vm, const struct op *op)
+{
+	if (op->spec->id == OP_WAIT && !op_given(op, "limit"))
+		return vm->vcpus[op_value(op, "vcpu")].limit_ms;
+	return op_value(op, "limit") + op_value(op, "ms");
+}
+
 /* Stop and close everything. -1 ETIMEDOUT: a vCPU did not leave KVM_RUN. */
 int vm_destroy(struct vm *vm, const char **why);
 

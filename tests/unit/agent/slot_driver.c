@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The agent's slots against a KVM that is only its rule for memslots: a program
- * on stdin, for each line `OP ret errno error`.
+ * The agent's slots against a KVM that is only its rule for memslots, and the
+ * limits of what waits: a program on stdin, for each line `OP ret errno error`.
  */
 #include <errno.h>
 #include <linux/kvm.h>
@@ -54,6 +54,15 @@ void channel_pages(unsigned int line, unsigned int slot, const char *what,
 static void execute(const struct op *op, struct result *r)
 {
 	switch (op->spec->id) {
+	case OP_START:
+		vm.vcpus[op_value(op, "vcpu")].limit_ms = op_value(op, "limit");
+		return;
+	case OP_RUN:
+	case OP_WAIT:
+	case OP_SLEEP:
+		/* What `main` gives the watchdog. */
+		r->ret = (int64_t)vm_limit(&vm, op);
+		return;
 	case OP_SLOT:		return op_slot(&vm, op, r);
 	case OP_UNSLOT:		return op_unslot(&vm, op, r);
 	case OP_SNAPSHOT:	return op_snapshot(&vm, op, r);

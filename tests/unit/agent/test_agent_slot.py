@@ -52,3 +52,12 @@ def test_a_change_that_is_refused_leaves_the_slot_as_it_was() -> None:
 def test_a_refused_slot_can_be_tried_again() -> None:
     said = drive_slots(slot(0x1001) + slot(0x1000) + "snapshot 0\ncompare 0")
     assert said == [REFUSED, "slot 0 0 -", "snapshot 0 0 -", "compare 0 0 -"]
+
+
+def test_the_limit_of_what_waits() -> None:
+    """The watchdog must not take an operation for stuck that has time left."""
+    start = "start 1 read gpa=0 count=1 stride=0 limit=600000\n"
+    said = drive_slots(
+        start + "wait 1\nwait 1 limit=70\nrun 0 read gpa=0 count=1 stride=0\nsleep ms=9"
+    )
+    assert said[1:] == ["wait 600000 0 -", "wait 70 0 -", "run 60000 0 -", "sleep 9 0 -"]
