@@ -61,8 +61,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="hdbss",
         description="Test bench for KVM/arm64 kernels that use FEAT_HDBSS, on stock QEMU.",
-        epilog="Exit codes: 0 all agree, 1 a divergence, 2 usage, 3 infrastructure, "
-        "4 unsupported, 5 a bug of hdbss.",
+        epilog="Exit codes: 0 all agree, 1 a divergence, 2 usage, 3 infrastructure or a machine "
+        "that was lost, 4 everything was skipped, 5 a bug of hdbss, 130 interrupted.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
