@@ -2,7 +2,7 @@
 """Kinds of memory and of stores."""
 
 from qemu_model.program import PAGE
-from qemu_model.scenarios.scenario import SLOT_GPA, Scenario, Script
+from qemu_model.scenarios.scenario import PATIENCE, SLOT_GPA, Scenario, Script
 
 _BLOCK = 512
 _AWAY = 0x1000_0000
@@ -30,15 +30,18 @@ def _thp(s: Script) -> None:
 
 
 def _atomics(s: Script) -> None:
-    pages = s.size(512, 96)
+    # More pages than the buffer holds: stores without a syndrome are refused too.
+    pages = s.size(1100, 96)
     s.vm(pages)
+    s("pin", "agent", cpu=0)
+    s("pin", "fifo", vcpu=0, cpu=1)
     s.hdbss_on(0)
     s("log", 0, "on")
     s("snapshot", 0)
     for how in ("ldadd", "swp", "cas", "stxr", "ldadd"):
-        s.payload("run", "atomic", 0, pages, how=how)
+        s.payload("run", "atomic", 0, pages, how=how, limit=PATIENCE)
         s.harvest()
-    s.reaches(f"entries>={3 * pages}")
+    s.reaches(f"entries>={3 * pages}", *s.size(("refusals>=4",), ()))
 
 
 def _readonly(s: Script) -> None:
