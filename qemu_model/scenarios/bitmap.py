@@ -114,7 +114,7 @@ SCENARIOS = (
     Scenario(
         "bitmap.random",
         "stores to a seeded random list of pages, some of them twice",
-        "bits set for the neighbour of a page, duplicates counted as an end",
+        "bits set for the neighbour of a page, a drain that takes entries for sorted",
         _random,
     ),
     Scenario(
