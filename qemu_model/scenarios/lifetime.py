@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Switching off and on, and going away while it is on."""
 
-from qemu_model.scenarios.scenario import PATIENCE, Needs, Scenario, Script
+from qemu_model.scenarios.scenario import LEAK, LEAK_MEMORY, PATIENCE, Needs, Scenario, Script
 
 _POISON = "page_poison=1"
 """Where the kernel is built with it: what is freed loses its content at once, and a page
 that is freed twice or written to afterwards is noticed."""
+
+
+_MANY, _LARGEST = 8, 2
+"""vCPUs, and MiB of the largest buffer of each."""
 
 
 def _on_running(s: Script) -> None:
@@ -160,8 +164,16 @@ def _teardown(s: Script) -> None:
         s.payload("start", "stride", 1, pages, loops=0)
         s("await", 0, page=pages - 1)
         s("destroy")
+    if s.uapi.style == "cap":
+        for _ in range(LEAK // (_MANY * _LARGEST)):
+            s("vm")
+            for vcpu in range(_MANY):
+                s("vcpu", vcpu)
+            s.hdbss_on(9)
+            s("destroy")
     s.vm(64)
     s.stride(64)
+    s.nothing_leaked()
     s("klog", expect="ret=0 lines=0")
     s.reaches(f"entries>={2 * pages}")
 
@@ -237,7 +249,7 @@ SCENARIOS = (
         "the VM is destroyed with HDBSS on and entries pending",
         "buffers leaked or freed too early, a flush into a VM that is gone",
         _teardown,
-        needs=Needs(cpus=3),
+        needs=Needs(cpus=3, memory=LEAK_MEMORY),
     ),
     Scenario(
         "teardown.off",

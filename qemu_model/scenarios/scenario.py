@@ -17,6 +17,14 @@ PATIENCE = 5000
 """Milliseconds for a payload that takes some tens of them: a guest that gets nowhere is told."""
 
 
+LEAK, LEAK_MEMORY = 128, 256
+"""MiB of which it shows that they have been lost, and those of the machine that this is for."""
+_REST_GPA = 0x8_0000_0000
+_REST_PAGES = 96 * 256
+"""With the 32 MiB that the agent leaves to others this is the rest of the memory, kernel included:
+it is there only if nothing was lost."""
+
+
 @dataclass(frozen=True)
 class Uapi:
     """How userspace drives the kernel's HDBSS.
@@ -162,6 +170,11 @@ class Script:
                 self("compare", slot)
                 for page in pages:
                     self("await", slot, page=page)
+
+    def nothing_leaked(self) -> None:
+        """Demand that LEAK MiB, which may have been lost, have not been; a slot without use."""
+        self("slot", 126, gpa=hex(_REST_GPA), pages=_REST_PAGES, mem="anon")
+        self("unslot", 126)
 
     def reaches(self, *conditions: str, always: bool = False) -> None:
         """What the trace must show; about HDBSS, so dropped where the kernel has none."""

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """KVM_CAP_ARM_HW_DIRTY_STATE_TRACK: every argument, and kernels or PEs without it."""
 
-from qemu_model.scenarios.scenario import SLOT_GPA, Needs, Scenario, Script
+from qemu_model.scenarios.scenario import LEAK, LEAK_MEMORY, SLOT_GPA, Needs, Scenario, Script
 
 _ENOMEM = "ret=-1 errno=ENOMEM"
 _RARE = 5
 """An order that nobody asks for but HDBSS."""
+_LARGEST = 2
+"""MiB of a buffer of order 9."""
 _EINVAL = "ret=-1 errno=EINVAL"
 
 
@@ -104,6 +106,10 @@ def _alloc_fails(s: Script) -> None:
         s("fail-alloc", nth=nth, order=_RARE)
         s("hdbss", "on", order=_RARE, expect=_ENOMEM)
         s.stride(pages)
+    for _ in range(LEAK // ((vcpus - 1) * _LARGEST) + 1):
+        s("fail-alloc", nth=vcpus, order=9)
+        s("hdbss", "on", order=9, expect=_ENOMEM)
+    s.nothing_leaked()
     _nothing_has_changed(s, pages)
 
 
@@ -153,7 +159,7 @@ SCENARIOS = (
     Scenario(
         "uapi.no-memory",
         "HDBSS is asked for while there is no memory for the buffers",
-        "a flag or a VTCR_EL2 that a failed allocation leaves set, buffers that it leaks",
+        "a flag or a VTCR_EL2 that a failed allocation leaves set",
         _no_memory,
         needs=Needs(memory=256),
         styles=("cap",),
@@ -164,6 +170,7 @@ SCENARIOS = (
         "what was allocated or set before the failure stays",
         _alloc_fails,
         needs=Needs(
+            memory=LEAK_MEMORY,
             symbol="fail_page_alloc_debugfs",
             config="CONFIG_FAIL_PAGE_ALLOC and CONFIG_FAULT_INJECTION_DEBUG_FS",
         ),

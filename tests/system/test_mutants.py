@@ -80,6 +80,7 @@ FOUND: dict[str, tuple[tuple[str, str], ...]] = {
     "fsc-ignored": (("fault.abort-dirty", "lost"), ("fault.abort-late", "lost")),
     "only-permission": (("fault.abort-precise", "lost"),),
     "no-protect": (("log.running", "lost"), ("huge.thp", "lost")),
+    "leaks": (("teardown.enabled", "uapi"), ("uapi.alloc-fails", "uapi")),
 }
 """By mutant: scenarios that have to fail, each with the checker that names the cause."""
 
