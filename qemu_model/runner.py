@@ -297,8 +297,17 @@ def run_scenarios(
             done(run_scenario(bench, scenario, progress))
     else:
         work = [(bench, scenario, SilentProgress()) for scenario in scenarios]
-        progress.status(f"running {len(scenarios)} scenarios, {jobs} at a time")
-        run_jobs(run_scenario, work, jobs, done)
+
+        def tell() -> None:
+            progress.status(f"{len(results)} of {len(scenarios)} scenarios done, {jobs} at a time")
+
+        def another(result: Result) -> None:
+            done(result)
+            if len(results) < len(scenarios):
+                tell()  # its line has taken the place of the last status
+
+        tell()
+        run_jobs(run_scenario, work, jobs, another)
     _forget_old_failures(bench.runs)
     return [results[scenario.name] for scenario in scenarios]
 

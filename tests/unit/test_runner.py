@@ -324,6 +324,18 @@ def test_results_come_in_the_order_of_the_catalogue(
         assert ended[0] != "by.late"  # told as they end
 
 
+def test_several_at_a_time_are_counted_until_the_last(tmp_path: Path, machine: FakeMachine) -> None:
+    class Statuses(SilentProgress):
+        def status(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    scenarios = [replace(SCENARIO, name=f"by.{name}") for name in "abc"]
+    run_scenarios(fake_bench(tmp_path), scenarios, 2, Statuses(), lambda r: said.append("line"))
+    counted = [f"{n} of 3 scenarios done, 2 at a time" for n in range(3)]
+    assert said == [counted[0], "line", counted[1], "line", counted[2], "line"]
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_one_trouble_does_not_end_the_others(
     tmp_path: Path, machine: FakeMachine, jobs: int
