@@ -134,7 +134,7 @@ SCENARIOS = (
     Scenario(
         "slot.recreate",
         "a logged slot is deleted and created again, also in another size",
-        "entries of the old slot marked in the new one, or past its end",
+        "entries of the old slot marked in its bitmap, which is gone, or past the new one's end",
         _recreate,
     ),
     Scenario(
