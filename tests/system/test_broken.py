@@ -119,7 +119,7 @@ def test_a_flush_that_nobody_saw_is_said(run: Path) -> None:
     path = run / "flushes.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-2]) + json.dumps({"end": len(lines) - 3}) + "\n")
-    _change_record(run, Kind.APPEND, 1, 0x1000)  # or there would be no block to say it in
+    _change_record(run, Kind.APPEND, 1, 0x1000)  # so that there is a block that says it
     done = hdbss("check", run)
     flushes = len(lines) - 2
     assert f"not checked: flushed: 1 of {flushes} flushes: nobody looked at it" in done.stdout
