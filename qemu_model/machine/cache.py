@@ -15,6 +15,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from qemu_model.machine.progress import Progress
 LOCK_LIMIT = 45 * 60.0
 _POLL = 0.2
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_PATH_OF_MAKE = re.compile(r"[\s:]")
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -37,13 +39,20 @@ def default_root() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification: a relative path is invalid and to be ignored.
     if base and Path(base).is_absolute():
-        return Path(base) / "hdbss"
-    try:
-        return Path.home() / ".cache" / "hdbss"
-    except RuntimeError as error:
+        root = Path(base) / "hdbss"
+    else:
+        try:
+            root = Path.home() / ".cache" / "hdbss"
+        except RuntimeError as error:
+            raise InfrastructureError(
+                "no home directory is known: set XDG_CACHE_HOME to a directory for the cache"
+            ) from error
+    if _NO_PATH_OF_MAKE.search(str(root)):
         raise InfrastructureError(
-            "no home directory is known: set XDG_CACHE_HOME to a directory for the cache"
-        ) from error
+            f"make cannot build in {root}, which has a blank or a colon in its name: "
+            "set XDG_CACHE_HOME to another place"
+        )
+    return root
 
 
 def content_key(*parts: str | bytes | Path) -> str:

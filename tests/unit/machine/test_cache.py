@@ -51,6 +51,13 @@ def test_root_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         assert default_root() == Path("/home/someone/.cache/hdbss")
 
 
+@pytest.mark.parametrize("name", ["a b", "a:b", "a\tb"])
+def test_a_root_in_which_make_cannot_build(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", f"/{name}")
+    with pytest.raises(InfrastructureError, match=r"make cannot build in .*: set XDG_"):
+        default_root()
+
+
 def test_key_depends_on_every_part_and_its_borders(tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_text("one")
