@@ -33,6 +33,15 @@ def run_directory(keep: Path | None, runs: Path, name: str, mark: str | None) ->
         os.close(claim)
 
 
+def in_use(directory: Path) -> bool:
+    """Whether the directory is that of a run that goes on."""
+    try:
+        os.close(_claim(directory))
+    except UsageError:
+        return True
+    return False
+
+
 def _new(runs: Path, name: str) -> Path:
     runs.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f"{name}.", dir=runs))

@@ -25,7 +25,7 @@ from qemu_model.model.injection import Injection, Injector, parse
 from qemu_model.program import Program
 from qemu_model.report.result import Result
 from qemu_model.run import load
-from qemu_model.rundir import run_directory
+from qemu_model.rundir import in_use, run_directory
 from qemu_model.scenarios.holds import Step
 from qemu_model.scenarios.scenario import Needs, Scenario, Uapi
 from qemu_model.vmlinux.elf import Vmlinux
@@ -319,5 +319,5 @@ def _forget_old_failures(runs: Path) -> None:
     except OSError:
         return
     for changed, directory in sorted(found)[:-_FAILED_KEPT]:
-        if time.time() - changed > _FRESH:
+        if time.time() - changed > _FRESH and not in_use(directory):
             shutil.rmtree(directory, ignore_errors=True)

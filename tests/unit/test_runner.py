@@ -22,6 +22,7 @@ from qemu_model.model.choices import Choices, Visibility
 from qemu_model.model.injection import parse
 from qemu_model.report.result import Exit, Result
 from qemu_model.run import load
+from qemu_model.rundir import run_directory
 from qemu_model.runner import Bench, dry_run, run_scenario, run_scenarios
 from qemu_model.scenarios.scenario import Needs, Scenario, Script, Uapi
 from qemu_model.session import Choice
@@ -299,6 +300,20 @@ def test_at_most_twenty_failed_runs_are_kept(
     assert len(below(runs)) == 20 + 1
     assert all(Path(result.directory).is_dir() for result in results)
     assert (runs / "note").exists()
+
+
+def test_a_run_that_goes_on_is_not_forgotten(tmp_path: Path, machine: FakeMachine) -> None:
+    """A person may stay at the prompt of `hdbss shell` for hours."""
+    runs = tmp_path / "runs"
+    with run_directory(None, runs, "shell", "run.json") as directory:
+        for number in range(25):
+            (runs / f"old.{number:02}").mkdir()
+        for path in runs.iterdir():
+            os.utime(path, (1.0, 1.0) if path == directory else (2.0, 2.0))
+        run_all(fake_bench(tmp_path), SCENARIO)
+        assert directory.is_dir()
+    run_all(fake_bench(tmp_path), SCENARIO)
+    assert not directory.exists()
 
 
 # --- several ------------------------------------------------------------------
