@@ -30,7 +30,7 @@ from qemu_model.runner import Bench, dry_run, require_holds, run_scenarios
 from qemu_model.scenarios.catalogue import SCENARIOS, select
 
 _PARTS = ("kernel", "debug-kernel", "bugs-kernel", "agent", "plugin", "qemu", "all")
-_UAPI = re.compile(r"^(?:cap|cap:[0-9]{1,9}|auto|none)$")
+_UAPI = re.compile(r"(?:cap|cap:[1-9][0-9]{0,8}|auto|none)\Z")  # to the agent, 0 is none
 _JOBS_MAX = 64
 
 

@@ -152,6 +152,8 @@ def test_wrong_arguments_are_one_line(
     [
         ["run", "--mode", "fast"],
         ["run", "--uapi", "cap:x"],
+        ["run", "--uapi", "cap:0"],
+        ["run", "--uapi", "auto\n"],
         ["run", "--uapi", "maybe"],
         ["run", "--jobs", "0"],
         ["run", "--seed", "-1"],
