@@ -159,7 +159,8 @@ static void on_vcpu_init(unsigned int index, void *userdata)
 		die("%s", "QEMU has more vCPUs than it said");
 	/* Not at installation: the file has no content before the machine exists. */
 	if (!interceptor.ram.host) {
-		if (!ram_map(&interceptor.ram, options.ram, error, sizeof(error)))
+		if (!ram_map(&interceptor.ram, options.ram, error, sizeof(error)) ||
+		    !ram_is_shared(&interceptor.ram, options.ram, error, sizeof(error)))
 			die("%s", error);
 		interceptor.memory = ram_memory(&interceptor.ram);
 		if (interceptor.trace)

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -42,6 +43,80 @@ bool ram_map(struct ram *ram, const char *file, char *error, unsigned int size)
 	ram->base = RAM_BASE;
 	ram->size = (uint64_t)st.st_size;
 	ram->host = host;
+	return true;
+}
+
+/* A line of /proc/self/maps */
+struct mapping {
+	uintptr_t start, end;
+	char access[5];
+	uint64_t offset;
+	unsigned int major, minor;
+	uint64_t inode;
+};
+
+static bool next_mapping(FILE *maps, struct mapping *m)
+{
+	int got = fscanf(maps, "%" SCNxPTR "-%" SCNxPTR " %4s %" SCNx64 " %x:%x %" SCNu64 "%*[^\n]",
+			 &m->start, &m->end, m->access, &m->offset, &m->major, &m->minor,
+			 &m->inode);
+
+	return got == 7;
+}
+
+/* By what the kernel prints of both: stat() may name another device. */
+static bool same_file(const struct mapping *one, const struct mapping *other)
+{
+	return one->major == other->major && one->minor == other->minor &&
+	       one->inode == other->inode;
+}
+
+/*
+ * The mapping of our file that is not our own, from the file's beginning on; the
+ * kernel may list it in pieces. Its length, 0 if there is none.
+ */
+static uint64_t mapped_by_qemu(FILE *maps, uintptr_t own_start, bool *shared)
+{
+	struct mapping m, own = { 0 };
+	uint64_t length = 0;
+	uintptr_t end = 0;
+
+	while (!own.end && next_mapping(maps, &m))
+		if (m.start == own_start)
+			own = m;
+	rewind(maps);
+	while (own.end && next_mapping(maps, &m)) {
+		if (m.start == own_start || !same_file(&m, &own) || m.offset != length ||
+		    (length && m.start != end))
+			continue;
+		*shared = m.access[3] == 's';
+		length += m.end - m.start;
+		end = m.end;
+	}
+	return length;
+}
+
+bool ram_is_shared(struct ram *ram, const char *file, char *error, unsigned int size)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	bool shared = false;
+	uint64_t length;
+
+	if (!maps) {
+		snprintf(error, size, "cannot read /proc/self/maps: %s", strerror(errno));
+		return false;
+	}
+	length = mapped_by_qemu(maps, (uintptr_t)ram->host, &shared);
+	fclose(maps);
+	if (!length || !shared) {
+		snprintf(error, size,
+			 length ? "ram=%s is not shared: give its memory-backend-file share=on" :
+				  "ram=%s is not the machine's RAM: name the mem-path= of its memory-backend-file",
+			 file);
+		return false;
+	}
+	if (length < ram->size)
+		ram->size = length;	/* the file is longer */
 	return true;
 }
 

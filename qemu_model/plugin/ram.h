@@ -16,6 +16,12 @@ struct ram {
 /* Map FILE; false with the reason in error (at most size bytes) if it cannot be. */
 bool ram_map(struct ram *ram, const char *file, char *error, unsigned int size);
 
+/*
+ * Whether this process, QEMU, has FILE mapped too, so that both see the same. If so,
+ * RAM is no longer than that mapping, however long the file is. Else the reason.
+ */
+bool ram_is_shared(struct ram *ram, const char *file, char *error, unsigned int size);
+
 /* The accessor on it. */
 struct memory ram_memory(struct ram *ram);
 

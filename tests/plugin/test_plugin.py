@@ -98,6 +98,39 @@ def test_bad_options(bench: Bench, tmp_path: Path, options: str, text: str) -> N
     assert text in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("ram", "share", "text"),
+    [("ram", "off", "is not shared"), ("another", "on", "is not the machine's RAM")],
+)
+def test_ram_that_is_not_the_machines(
+    bench: Bench, tmp_path: Path, ram: str, share: str, text: str
+) -> None:
+    """Nothing would ever be appended; without a word of it that is hard to find out."""
+    with (tmp_path / "another").open("wb") as file:
+        file.truncate(256 << 20)
+    argv = bench.argv("append", tmp_path, plugin_options=f"ram={tmp_path / ram}")
+    done = subprocess.run(
+        [word.replace("share=on", f"share={share}") for word in argv],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=RUN_LIMIT,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert [text in line for line in done.stderr.splitlines()] == [True]
+
+
+def test_ram_file_that_is_longer(bench: Bench, tmp_path: Path) -> None:
+    """Left by a larger machine: a buffer behind the RAM of this one is in no RAM."""
+    with (tmp_path / "ram").open("wb") as file:
+        file.truncate(512 << 20)
+    run = bench.run("hostile", tmp_path)
+    assert run.report.complete
+    assert "hostile.buffers" not in run.failed
+    assert run.trace.header.ram_size == 256 << 20
+
+
 def test_drop_in(bench: Bench, tmp_path: Path) -> None:
     """Without a trace: the feature exists, a summary comes at exit, and no file is written."""
     run = bench.run("smp", tmp_path, smp=2, plugin_options=f"ram={tmp_path / 'ram'}")

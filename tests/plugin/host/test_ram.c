@@ -1,12 +1,45 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* argv[1]: directory for files. The mapped RAM file and its bounds. */
+/* argv[1]: directory for files. The mapped RAM file and its bounds, and who maps it too. */
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "ram.h"
 #include "unit.h"
 
 #define SIZE	0x10000u
+
+/* What QEMU makes of its memory-backend-file */
+static unsigned char *as_qemu(int fd, size_t size, int flags)
+{
+	return mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+}
+
+static void shared_with_qemu(struct ram *ram, const char *file, int fd)
+{
+	unsigned char *qemu;
+	char error[512];
+
+	EXPECT(!ram_is_shared(ram, file, error, sizeof(error)));
+	EXPECT(strstr(error, file) && strstr(error, "is not the machine's RAM"));
+	qemu = as_qemu(fd, SIZE, MAP_PRIVATE);
+	EXPECT(!ram_is_shared(ram, file, error, sizeof(error)));
+	EXPECT(strstr(error, file) && strstr(error, "share=on"));
+	munmap(qemu, SIZE);
+
+	qemu = as_qemu(fd, SIZE, MAP_SHARED);
+	/* listed in three pieces */
+	EXPECT(!mprotect(qemu + SIZE / 4, SIZE / 4, PROT_READ));
+	EXPECT(ram_is_shared(ram, file, error, sizeof(error)));
+	EXPECT_EQUAL(ram->size, SIZE);
+	munmap(qemu, SIZE);
+
+	/* the machine has less than the file */
+	qemu = as_qemu(fd, SIZE / 2, MAP_SHARED);
+	EXPECT(ram_is_shared(ram, file, error, sizeof(error)));
+	EXPECT_EQUAL(ram->size, SIZE / 2);
+	munmap(qemu, SIZE / 2);
+}
 
 int main(int argc, char **argv)
 {
@@ -46,6 +79,10 @@ int main(int argc, char **argv)
 	memory.big_endian = true;
 	EXPECT(memory_read(&memory, RAM_BASE + SIZE - 8, &value));
 	EXPECT_EQUAL(value, 6ull << 56);
+
+	shared_with_qemu(&ram, file, fd);
+	EXPECT(!memory_read(&memory, RAM_BASE + SIZE / 2, &value));
+	EXPECT(memory_read(&memory, RAM_BASE + SIZE / 2 - 8, &value));
 	close(fd);
 	return unit_result("ram");
 }
