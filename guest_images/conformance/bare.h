@@ -16,6 +16,7 @@ typedef uint64_t u64;
 #define HCR_IMO		(1ull << 4)
 #define HCR_DC		(1ull << 12)	/* stage 1 off is Normal memory */
 #define HCR_TSC		(1ull << 19)	/* trap SMC */
+#define HCR_TGE		(1ull << 27)
 #define HCR_RW		(1ull << 31)
 #define HCR_E2H		(1ull << 34)
 #define HCR_NV		(1ull << 42)
@@ -41,6 +42,7 @@ typedef uint64_t u64;
 
 #define ESR_EC(esr)	((esr) >> 26 & 0x3f)
 #define EC_UNKNOWN	0x00
+#define EC_SVC32	0x11
 #define EC_HVC		0x16
 #define EC_SMC		0x17
 #define EC_SYSREG	0x18
@@ -54,6 +56,7 @@ typedef uint64_t u64;
 
 #define SPSR_EL1H	0x3c5ull
 #define SPSR_EL0T	0x3c0ull
+#define SPSR_USR32	0x1d0ull	/* EL0 in AArch32, no condition flags */
 #define SCTLR_EL1_OFF	0x30d00800ull	/* RES1 alone: no stage 1 */
 #define SCTLR_A		(1ull << 1)
 
@@ -98,7 +101,7 @@ extern char el1_store[], el1_load[], el1_ldadd[], el1_stxr[], el1_stp[], el1_zva
 	el1_swp[], el1_cas[], el1_cas_differs[], el1_casp_differs[], el1_stxp[], el1_stxr_alone[],
 	el1_stlr[], el1_prfm[], el1_clean[], el1_invalidate[], el1_sve_store[],
 	el1_mrs_hdbssbr[], el1_msr_hdbssbr[], el1_mrs_hdbssprod[], el1_msr_hdbssprod[], el1_nop[],
-	el1_smc[], el1_tlbi[], el1_vectors[];
+	el1_smc[], el1_tlbi[], el1_aarch32[], el1_vectors[];
 
 /* bare.c */
 void say(const char *text);

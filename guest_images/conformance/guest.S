@@ -9,7 +9,7 @@
 	.globl	el1_stxp, el1_stxr_alone, el1_stlr, el1_prfm, el1_clean
 	.globl	el1_invalidate, el1_sve_store, el1_mrs_hdbssbr, el1_msr_hdbssbr
 	.globl	el1_mrs_hdbssprod, el1_msr_hdbssprod, el1_nop, el1_smc, el1_tlbi
-	.globl	el1_vectors
+	.globl	el1_aarch32, el1_vectors
 el1_store:				/* x0 address, x1 value, x2 count, x3 stride */
 	str	x1, [x0]
 	add	x0, x0, x3
@@ -103,6 +103,13 @@ el1_smc:				/* x0 function */
 el1_tlbi:				/* of EL2, and UNDEFINED here */
 	tlbi	vmalls12e1
 	hvc	#1
+el1_aarch32:				/* A32, of EL0: conditions that are false, then its end */
+	.inst	0xd51c2340		/* ldrle r2, [ip, #-832]; in A64 MSR HDBSSBR_EL2, X0 */
+	.inst	0xd51c2360		/* ldrle r2, [ip, #-864]; in A64 MSR HDBSSPROD_EL2, X0 */
+	.inst	0xd53c2340		/* ldrle r2, [ip, #-832]!; in A64 MRS X0, HDBSSBR_EL2 */
+	.inst	0xd51c2140		/* ldrle r2, [ip, #-320]; in A64 MSR VTCR_EL2, X0 */
+	.inst	0xe1a01000		/* mov r1, r0 */
+	.inst	0xef000000		/* svc #0 */
 	.balign	0x800
 el1_vectors:				/* VBAR_EL1: report the EL1 syndrome and leave */
 	.org	el1_vectors + 0x200

@@ -84,6 +84,29 @@ static void nested(void)
 	check_equal("HDBSSBR_EL2 is not changed", hdbssbr_read(), buffer);
 }
 
+/* 5: a program of the host in AArch32, where the same words are other instructions */
+static void aarch32(void)
+{
+	u64 esr;
+
+	if ((sysreg_read(id_aa64pfr0_el1) & 15) != 2) {
+		skip("the PE has no AArch32 at EL0");
+		return;
+	}
+	world_begin();
+	sysreg_write(hcr_el2, HCR_RW | HCR_TGE);
+	tlb_flush();
+	esr = run_at(&guest, el1_aarch32, SPSR_USR32, 0x5000, 0, 0, 0);
+	check_equal("EC of its SVC", ESR_EC(esr), EC_SVC32);
+	check_equal("R0 is what it was", guest.x[0], 0x5000);
+	check_equal("R1 is a copy", guest.x[1], 0x5000);
+	check_equal("HDBSSBR_EL2 is not changed", hdbssbr_read(), buffer);
+	check_equal("HDBSSPROD_EL2 is not changed", hdbssprod_read(), 0);
+	check_equal("VTCR_EL2 is not changed", sysreg_read(vtcr_el2), s2.vtcr | VTCR_TRACK);
+	sysreg_write(hcr_el2, HCR_RW);
+	tlb_flush();
+}
+
 static const struct test tests[] = {
 	{ .name = "id", .run = id },
 	{ .name = "fields", .run = fields },
@@ -91,6 +114,7 @@ static const struct test tests[] = {
 	{ .name = "undefined_at_el1", .run = undefined },
 	{ .name = "nested", .run = nested },
 	{ .name = "undefined_at_el0", .run = undefined, .argument = el1_vectors },
+	{ .name = "other_words_in_aarch32", .run = aarch32 },
 };
 
 const struct group registers_group = GROUP("registers", NULL, tests);

@@ -28,7 +28,7 @@
 #define SPSR_AARCH32	(1ull << 4)
 
 /* Whether an ERET with these leads to EL1 or EL0; otherwise it is illegal, or to EL2. */
-static bool returns_to_guest(uint64_t spsr, uint64_t hcr)
+static bool returns_below(uint64_t spsr, uint64_t hcr)
 {
 	/* User, FIQ, IRQ, Supervisor, Abort, Undefined, System */
 	const uint32_t aarch32_modes = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 7 | 1 << 11 |
@@ -168,20 +168,32 @@ static void preset_index(struct vcpu *vcpu)
 		     inject_number(pe->injector, injection), pe->hdbssprod);
 }
 
+/* An ERET that leads to no guest: to EL2 itself, or to the host below it */
+static void return_within_host(uint64_t spsr, uint64_t hcr, const void *site)
+{
+	context_synchronized(site);
+	if (spsr & SPSR_AARCH32 && returns_below(spsr, hcr)) {
+		struct vcpu *vcpu = vcpu_current();
+
+		if (vcpu && vcpu_at_el2(vcpu))
+			vcpu->in_aarch32 = true;
+	}
+}
+
 /* ERET, ERETAA, ERETAB */
 void on_eret(unsigned int index, void *site)
 {
-	uint64_t hcr = reg_read(REG_HCR_EL2);
+	uint64_t hcr = reg_read(REG_HCR_EL2), spsr = reg_read(REG_SPSR_EL2);
 	struct vcpu *vcpu;
 	bool plain;
 
 	(void)index;
 	if (!hcr_in_guest(hcr)) {
-		context_synchronized(site);
+		return_within_host(spsr, hcr, site);
 		return;
 	}
 	vcpu = vcpu_current();
-	if (!vcpu_at_el2(vcpu) || !returns_to_guest(reg_read(REG_SPSR_EL2), hcr))
+	if (!vcpu_at_el2(vcpu) || !returns_below(spsr, hcr))
 		return;
 	if (!vcpu) {
 		report_anomaly(NULL, ANOMALY_UNKNOWN_PE, reg_read(REG_TPIDR_EL2));
@@ -238,11 +250,12 @@ void on_discontinuity(unsigned int index, enum qemu_plugin_discon_type type, uin
 	if (interceptor.choices.late && !vcpu->in_guest && !vcpu->retrying &&
 	    visibility_synchronize(&vcpu->pe))
 		record_barrier(vcpu, BARRIER_CONTEXT, 0, from_pc);
-	if (!vcpu->in_guest && !vcpu->hdbssf && !vcpu->retrying)
+	if (!vcpu->in_guest && !vcpu->in_aarch32 && !vcpu->hdbssf && !vcpu->retrying)
 		return;
 	/* In AArch32 the EL of CPSR is stale; but no AArch32 vector is aligned like this. */
 	if (offset % 0x80 || reg_current_el() != 2)
 		return;
+	vcpu->in_aarch32 = false;
 	vcpu->retrying = false;
 	if ((offset & VECTOR_TYPE) == VECTOR_SYNC || (offset & VECTOR_TYPE) == VECTOR_SERROR)
 		vcpu->hdbssf = false;	/* ESR_EL2 is new */

@@ -101,7 +101,7 @@ struct vcpu *vcpu_current_with_hdbssf(void)
 
 bool vcpu_at_el2(const struct vcpu *vcpu)
 {
-	return !(vcpu && vcpu->in_guest) && reg_current_el() == 2;
+	return !(vcpu && (vcpu->in_guest || vcpu->in_aarch32)) && reg_current_el() == 2;
 }
 
 static void vcpu_set_tpidr(struct vcpu *vcpu, uint64_t value)
@@ -172,6 +172,7 @@ void vcpu_reset_registers(struct vcpu *vcpu, uint64_t vtcr, struct trace *trace)
 void vcpu_reset(struct vcpu *vcpu)
 {
 	vcpu->in_guest = false;
+	vcpu->in_aarch32 = false;
 	vcpu->hdbssf = false;
 	vcpu->consumed = false;
 	vcpu->eret_known = false;

@@ -19,6 +19,7 @@ struct vcpu {
 	atomic_bool reset_pending;	/* the machine was reset, by any PE */
 
 	bool in_guest;		/* at EL1/EL0 under stage 2 */
+	bool in_aarch32;	/* below EL2, and not under stage 2: a program of the host */
 	bool hdbssf;		/* ESR_EL2 is abort.esr, with HDBSSF; QEMU's copy has none */
 
 	/* An ERET that has entered a guest here: where an access is retried from. */
@@ -71,8 +72,8 @@ struct vcpu *vcpu_current(void);
 struct vcpu *vcpu_current_with_hdbssf(void);
 
 /*
- * Whether an instruction callback is at EL2; vcpu is who executes it, or NULL. A
- * guest is not asked for its PSTATE: in AArch32 it is not up to date.
+ * Whether an instruction callback is at EL2; vcpu is who executes it, or NULL. In a
+ * guest, or in AArch32, PSTATE is not asked: in AArch32 it is still that of EL2.
  */
 bool vcpu_at_el2(const struct vcpu *vcpu);
 

@@ -19,7 +19,7 @@ uint64_t reg_read(enum reg reg)
 	return tpidr;
 }
 
-/* The PSTATE of a guest in AArch32 looks like this; nobody may ask. */
+/* The PSTATE of a guest or a program in AArch32 looks like this; nobody may ask. */
 unsigned int reg_current_el(void)
 {
 	return 2;
@@ -32,6 +32,9 @@ static void at_el2(void)
 	EXPECT(vcpu_at_el2(&vcpu));
 	EXPECT(vcpu_at_el2(NULL));
 	vcpu.in_guest = true;
+	EXPECT(!vcpu_at_el2(&vcpu));
+	vcpu.in_guest = false;
+	vcpu.in_aarch32 = true;
 	EXPECT(!vcpu_at_el2(&vcpu));
 }
 
