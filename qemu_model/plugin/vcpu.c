@@ -60,7 +60,8 @@ static struct vcpu *vcpu_by_tpidr(uint64_t tpidr)
 			nr_fresh++;
 		}
 	}
-	if (nr_known == 1)
+	/* 0, the value after reset, is also that of a PE that has just come up. */
+	if (nr_known == 1 && (tpidr || !nr_fresh))
 		return known;
 	if (!nr_known && nr_fresh == 1)
 		return fresh;

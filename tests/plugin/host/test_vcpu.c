@@ -186,6 +186,14 @@ static void round_robin(void)
 	EXPECT_EQUAL(current_is(0), 0);
 	vcpu_switched_on(1);
 	EXPECT_EQUAL(current_is(0), -1);
+	/* also where the boot PE has been given the value of a PE that comes up */
+	tpidr = 0;
+	vcpu_learn(vcpu_at(0));
+	EXPECT_EQUAL(current_is(0), -1);
+	tpidr = 0x2000;
+	vcpu_learn(vcpu_at(1));
+	EXPECT_EQUAL(current_is(0), 0);
+	EXPECT_EQUAL(current_is(0x2000), 1);
 }
 
 int main(int argc, char **argv)
