@@ -42,6 +42,13 @@ def test_pes_dirty_the_same_pages(bench: Bench, tmp_path: Path, smp: int, mode: 
     assert sum(record[1] == Kind.APPEND for record in run.trace) >= 12 * 480
 
 
+def test_big_endian_tables(bench: Bench, tmp_path: Path) -> None:
+    run = bench.run("endian", tmp_path)
+    assert run.report.complete, run.stderr
+    assert run.failed == []
+    assert sum(record[1] == Kind.APPEND for record in run.trace) == 1
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_cpu_off_is_a_reset(bench: Bench, tmp_path: Path, mode: Mode) -> None:
     run = bench.run("reset", tmp_path, smp=2, mode=mode)
