@@ -83,3 +83,8 @@ def test_every_reset_is_recorded(traces: Path) -> None:
 def test_clang_agrees(make: Make) -> None:
     """No warning with the other compiler either."""
     make(PLUGIN, "CC=clang")
+
+
+def test_flags_of_the_users(make: Make) -> None:
+    """They come in addition: without ours no library can be linked."""
+    make(PLUGIN, "CFLAGS=-O0")
