@@ -50,7 +50,10 @@
 #define ESR_EC_SHIFT		26
 #define ESR_HDBSSF		(1ull << 43)
 
-#define HAFDBS_HDBSS		4		/* ID_AA64MMFR1_EL1.HAFDBS */
+/* ID_AA64MMFR1_EL1.HAFDBS */
+#define ID_HAFDBS		0xfull
+#define HAFDBS_AF_DIRTY		2
+#define HAFDBS_HDBSS		4
 
 /* Entries that a PE holds back with visibility=dsb, and room for those of one access. */
 #define OUTSTANDING_MAX		64

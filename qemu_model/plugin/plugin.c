@@ -170,6 +170,9 @@ static void on_vcpu_init(unsigned int index, void *userdata)
 	missing = regs_init();
 	if (missing)
 		die("QEMU's CPU has no register %s: use -cpu max", missing);
+	/* The access flag and, without HDBSS, dirty state are QEMU's business. */
+	if ((reg_read(REG_ID_AA64MMFR1_EL1) & ID_HAFDBS) < HAFDBS_AF_DIRTY)
+		die("QEMU's CPU has no %s: use -cpu max", "FEAT_HAFDBS");
 	vcpu_bind(index);
 	vcpu->pe.choices = interceptor.choices;
 	vcpu->pe.injector = &interceptor.injector;

@@ -115,7 +115,7 @@ void on_mrs(unsigned int index, void *site)
 		/* The same on every PE: delivered even where the PE is not known. */
 		if (vcpu_at_el2(vcpu))
 			deliver(vcpu, site,
-				(reg_read(REG_ID_AA64MMFR1_EL1) & ~0xfull) | HAFDBS_HDBSS);
+				(reg_read(REG_ID_AA64MMFR1_EL1) & ~ID_HAFDBS) | HAFDBS_HDBSS);
 		return;
 	}
 	vcpu = vcpu_accessing();

@@ -121,6 +121,22 @@ def test_ram_that_is_not_the_machines(
     assert [text in line for line in done.stderr.splitlines()] == [True]
 
 
+def test_a_cpu_without_hafdbs(bench: Bench, tmp_path: Path) -> None:
+    """HAFDBS = 4 would promise an access flag that nobody sets."""
+    argv = bench.argv("append", tmp_path)
+    argv[argv.index("-cpu") + 1] = "cortex-a57"
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=RUN_LIMIT,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "hdbss: QEMU's CPU has no FEAT_HAFDBS: use -cpu max\n"
+
+
 def test_ram_file_that_is_longer(bench: Bench, tmp_path: Path) -> None:
     """Left by a larger machine: a buffer behind the RAM of this one is in no RAM."""
     with (tmp_path / "ram").open("wb") as file:
