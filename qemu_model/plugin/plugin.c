@@ -169,7 +169,8 @@ static void on_vcpu_init(unsigned int index, void *userdata)
 	}
 	missing = regs_init();
 	if (missing)
-		die("QEMU's CPU has no register %s: use -cpu max", missing);
+		die("QEMU's CPU has no register %s: use -M virt,virtualization=on and -cpu max",
+		    missing);
 	/* The access flag and, without HDBSS, dirty state are QEMU's business. */
 	if ((reg_read(REG_ID_AA64MMFR1_EL1) & ID_HAFDBS) < HAFDBS_AF_DIRTY)
 		die("QEMU's CPU has no %s: use -cpu max", "FEAT_HAFDBS");

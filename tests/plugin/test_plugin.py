@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qemu_model.checkers.mirror import check_trace
-from qemu_model.machine.command import Mode
+from qemu_model.machine.command import MACHINE, Mode
 from qemu_model.trace import Kind, count_records, read_trace
 from tests.plugin.conftest import RUN_LIMIT, Bench
 
@@ -121,12 +121,21 @@ def test_ram_that_is_not_the_machines(
     assert [text in line for line in done.stderr.splitlines()] == [True]
 
 
-def test_a_cpu_without_hafdbs(bench: Bench, tmp_path: Path) -> None:
-    """HAFDBS = 4 would promise an access flag that nobody sets."""
+@pytest.mark.parametrize(
+    ("word", "instead", "text"),
+    [
+        # HAFDBS = 4 would promise an access flag that nobody sets
+        ("max", "cortex-a57", "no FEAT_HAFDBS: use -cpu max"),
+        (MACHINE, MACHINE.replace("virtualization=on,", ""), "use -M virt,virtualization=on"),
+    ],
+)
+def test_a_cpu_that_will_not_do(
+    bench: Bench, tmp_path: Path, word: str, instead: str, text: str
+) -> None:
     argv = bench.argv("append", tmp_path)
-    argv[argv.index("-cpu") + 1] = "cortex-a57"
+    assert instead != word in argv
     done = subprocess.run(
-        argv,
+        [instead if part == word else part for part in argv],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -134,7 +143,10 @@ def test_a_cpu_without_hafdbs(bench: Bench, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == "hdbss: QEMU's CPU has no FEAT_HAFDBS: use -cpu max\n"
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("hdbss: QEMU's CPU has no ")
+    assert text in lines[0]
 
 
 def test_ram_file_that_is_longer(bench: Bench, tmp_path: Path) -> None:
