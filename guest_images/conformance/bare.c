@@ -83,6 +83,7 @@ static volatile uint32_t *gic(u64 address)
 /* GICv3 with one security state; software interrupts and PPIs of PE 0 */
 void interrupts_init(void)
 {
+	at(sysreg_read(tpidr_el2))[4] = ~0ull;
 	*gic(GICD) = 1 << 4 | 1 << 1;			/* ARE, EnableGrp1 */
 	*gic(GICR + 0x14) &= ~2u;			/* GICR_WAKER.ProcessorSleep */
 	*gic(GICR + 0x10080) = ~0u;			/* GICR_IGROUPR0 */

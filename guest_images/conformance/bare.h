@@ -112,7 +112,10 @@ void cpu_on_by(u64 function, unsigned int number);
 void psci_cpu_off(void);
 unsigned int this_pe(void);
 u64 el2_esr_of_last_exception(void);
-/* Interrupts at EL2, and what x20 held at the last one; software interrupt 1 to PE 0. */
+/*
+ * Interrupts at EL2, and the bits that x20 has had at each since interrupts_init();
+ * software interrupt 1 to PE 0.
+ */
 u64 interrupts_taken(void);
 u64 interrupted_x20(void);
 void interrupts_init(void);

@@ -180,7 +180,9 @@ el2_irq:				/* acknowledge, count, finish */
 	ldr	x0, [x1, #PERCPU_IRQS]
 	add	x0, x0, #1
 	str	x0, [x1, #PERCPU_IRQS]
-	str	x20, [x1, #PERCPU_X20]
+	ldr	x0, [x1, #PERCPU_X20]	/* the bits that X20 has had every time */
+	and	x0, x0, x20
+	str	x0, [x1, #PERCPU_X20]
 	msr	cnthp_ctl_el2, xzr	/* the timer has had its turn */
 	isb
 	ldp	x0, x1, [sp], #16
