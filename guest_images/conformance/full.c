@@ -89,6 +89,8 @@ static void syndrome(void)
 	esr = run(&guest, el1_store, DATA, 5, 1, 0);
 	check("refused", refused(esr));
 	check_equal("E2H=0: ESR_EL1 is the guest's", guest.esr_el1, 0);
+	sysreg_write(esr_el1, 0x5678);
+	check_equal("to write that one does not lose HDBSSF", sysreg_read(esr_el2), esr);
 	asm volatile("mrs xzr, esr_el2");
 	interrupt_self();
 	check_equal("an interrupt does not lose it", sysreg_read(esr_el2), esr);
@@ -113,6 +115,8 @@ static void syndrome_e2h(void)
 	esr = run(&guest, el1_store, DATA, 5, 1, 0);
 	check("E2H=1: refused", refused(esr));
 	check_equal("E2H=1: ESR_EL1 is ESR_EL2", guest.esr_el1, esr);
+	sysreg_write(esr_el1, 0x5678);
+	check_equal("E2H=1: and to write it replaces that", sysreg_read(esr_el2), 0x5678);
 }
 
 /* R_STJMN: any FSC but 0 refuses, and is sticky */
