@@ -104,9 +104,9 @@ def build(part: str, progress: Progress) -> Iterator[tuple[str, Path]]:
     mode = Mode.PARALLEL
     if part == "all":
         qemu, mode = _qemu(Choice(), store, progress)
-        yield "qemu", Path(qemu.argv_prefix[-1])
+        yield "qemu", qemu.program
     elif part == "qemu":
-        yield "qemu", Path(find_qemu(store, progress).argv_prefix[-1])
+        yield "qemu", find_qemu(store, progress).program
     if part == "plugin" or (part == "all" and mode is not Mode.GDB):
         yield "plugin", images.plugin(store, progress)
     if part in ("agent", "all"):

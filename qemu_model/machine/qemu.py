@@ -45,6 +45,13 @@ class Qemu:
     plugin_api: int | None
     origin: str
 
+    @property
+    def program(self) -> Path:
+        """QEMU itself; ``argv_prefix[0]`` may be the loader that starts it."""
+        paths = map(Path, self.argv_prefix)
+        named = (path for path in paths if path.name == PROGRAM and path.is_absolute())
+        return next(named, Path(self.argv_prefix[0]))
+
 
 def _output(argv: Sequence[str]) -> str:
     """Return what a short-lived command prints; raises InfrastructureError if it hangs."""
@@ -111,7 +118,7 @@ def _first(text: str) -> str:
 
 def _misfit(qemu: Qemu) -> str:
     has = "no plugins" if qemu.plugin_api is None else f"plugin API {qemu.plugin_api}"
-    return f"{qemu.argv_prefix[0]} is QEMU {qemu.version} with {has}"
+    return f"{qemu.program} is QEMU {qemu.version} with {has}"
 
 
 class NoPluginQemu(InfrastructureError):

@@ -57,6 +57,17 @@ def test_identify_reads_version_and_api(tmp_path: Path) -> None:
     program = fake_qemu(tmp_path / "q", "11.1.3", 7)
     found = qemu.identify((str(program),), "--qemu")
     assert found == qemu.Qemu((str(program),), "11.1.3", 7, "--qemu")
+    assert found.program == program
+
+
+def test_the_program_of_a_fetched_one_is_not_its_loader(tmp_path: Path) -> None:
+    usr = tmp_path / "usr"
+    loader = script(usr / "lib64" / "ld-linux-x86-64.so.2", "")
+    program = script(usr / "bin" / qemu.PROGRAM, "")
+    (usr / "lib" / "x86_64-linux-gnu").mkdir(parents=True)
+    found = qemu.Qemu(fetch.command(tmp_path), "11.1.3", 7, "cache")
+    assert found.argv_prefix[0] == str(loader)
+    assert found.program == program
 
 
 def test_identify_without_plugins(tmp_path: Path) -> None:
