@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Does every operation return what it has to?"""
 
+from collections.abc import Iterable
 from errno import errorcode
 
-from qemu_model.channel import Result, TextLine
+from qemu_model.channel import Frame, Result, TextLine
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import PAYLOADS, History, ended_by_kvm
 from qemu_model.program import Operation
@@ -32,7 +33,7 @@ def check(run: Run, history: History) -> list[Divergence]:
         for key, value in expectation(operation).items():
             seen = _seen(result, key)
             if key == "lines" and seen.isdecimal():
-                seen = str(int(seen) - _noise(run, operation.line))
+                seen = str(int(seen) - noise(run.observations.frames, operation.line))
             if seen not in value.split("|"):
                 words = " ".join(f"{name}={text}" for name, text in result.fields.items())
                 seen = f"{key} = {seen} (ret = {result.ret}, {words})"
@@ -66,11 +67,11 @@ def _seen(result: Result, key: str) -> str:
     return result.fields.get(key, "")
 
 
-def _noise(run: Run, line: int) -> int:
+def noise(frames: Iterable[Frame], line: int) -> int:
     """Messages of a ``klog`` that tell of a busy host and not of the kernel."""
     return sum(
         any(words in frame.text for words in _BUSY_HOST)
-        for frame in run.observations.frames
+        for frame in frames
         if isinstance(frame, TextLine) and frame.line == line
     )
 
