@@ -85,6 +85,8 @@ class SlotLog:
     _paid_lines: list[int] = field(default_factory=list)
     _truth: set[int] = field(default_factory=set)
     _standing: frozenset[int] = frozenset()
+    _dirty: set[int] = field(default_factory=set)
+    """Pages that a read has reported and left dirty: the next clear makes them clean."""
     _logged_since: int = 0
     _compared: int = 0
 
@@ -96,6 +98,7 @@ class SlotLog:
             for owed in (self._content, self._entries, self._again):
                 owed.clear()
             self._standing = frozenset()
+            self._dirty.clear()
         self.logging = on
 
     def appended(self, line: int, pages: Iterable[int], seq: int) -> None:
@@ -151,6 +154,8 @@ class SlotLog:
         for owed in (self._content, self._entries):
             for page in owed.keys() & pages:
                 missed = self._missed(owed.pop(page)[0])
+                if self.manual:
+                    self._dirty.add(page)
                 if missed:
                     figures.late += owed is self._content
                     figures.lateness = max(figures.lateness, missed)
@@ -165,14 +170,17 @@ class SlotLog:
     def cleared(self, line: int, pages: frozenset[int]) -> None:
         """The bits of ``pages`` were cleared by KVM_CLEAR_DIRTY_LOG.
 
-        What was appended meanwhile is not paid: these pages were dirty until they were cleared.
+        What was appended meanwhile is not paid for pages that were dirty until they were cleared.
+        Others may have been clean with their bit set (KVM_DIRTY_LOG_INITIALLY_SET, a report that
+        was spurious): such a store can be older than the clear, which then pays for it.
         """
         self._standing -= pages
         self._pay(line, pages)
         for owed in (self._content, self._entries):
             for page in owed.keys() & pages:
-                if owed[page][0] < line:
+                if owed[page][0] < line or page not in self._dirty:
                     del owed[page]
+        self._dirty -= pages
         self._owe_again(line)
 
     def _owe_again(self, line: int) -> None:

@@ -160,6 +160,29 @@ def test_a_clear_does_not_pay_for_what_was_stored_after_it() -> None:
     ]  # fmt: skip
 
 
+def test_a_clear_may_pay_for_a_store_meanwhile_to_a_page_that_was_clean() -> None:
+    """Its bit was set from the start: the clear took it after the store, and userspace copies."""
+    slot = log()
+    slot.manual = True
+    slot.read(5, pages(1, 2), quiet=True)
+    slot.appended(6, [1, 2], seq=98)
+    slot.appended(6, [2], seq=99)  # this one is of after the clear, which made it clean
+    slot.cleared(6, pages(1, 2))
+    slot.read(7, pages(), quiet=True)
+    assert [(debt.page, debt.seq) for debt in slot.lost()] == [(2, 99)]
+
+
+def test_a_clear_pays_for_no_store_meanwhile_to_a_page_whose_entry_was_read() -> None:
+    slot = log()
+    slot.manual = True
+    slot.appended(3, [1], seq=97)
+    slot.read(5, pages(1), quiet=True)
+    slot.appended(6, [1], seq=98)
+    slot.cleared(6, pages(1))
+    slot.read(7, pages(), quiet=True)
+    assert [(debt.page, debt.seq) for debt in slot.lost()] == [(1, 98)]
+
+
 def test_what_changed_while_the_slot_was_not_logged_is_not_owed() -> None:
     slot = SlotLog(0, 0, 16)
     slot.snapshot(1)
