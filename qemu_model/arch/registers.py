@@ -138,6 +138,12 @@ def hdbss_base(hdbssbr: int) -> int:
     return hdbssbr & HDBSSBR_BADDR.mask & -(4096 << (hdbssbr & HDBSSBR_SZ.mask))
 
 
+def hdbss_bytes(hdbssbr: int) -> range:
+    """Return the physical addresses of the whole buffer."""
+    base = hdbss_base(hdbssbr)
+    return range(base, base + ENTRY_BYTES * hdbss_capacity(hdbssbr))
+
+
 def hdbss_slot(base: int, index: int) -> int:
     """Return the physical address of slot ``index`` of the buffer at ``base``."""
     return base + ENTRY_BYTES * index

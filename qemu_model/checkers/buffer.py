@@ -20,11 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from qemu_model.arch.registers import (
-    ENTRY_BYTES,
     HDBSSPROD_INDEX,
     SysReg,
     hdbss_base,
-    hdbss_capacity,
+    hdbss_bytes,
     hdbss_enabled,
     sz_reserved,
 )
@@ -191,22 +190,17 @@ class _Watch:
 
     def _others(self, pe: _Pe, record: RawRecord) -> Iterator[tuple[int, Divergence]]:
         """An entry in what another PE has, and may write to."""
-        slot, own = record[6], _bytes_of(pe.hdbssbr)
+        slot, own = record[6], hdbss_bytes(pe.hdbssbr)
         apart = slot in own
         for number, other in self._pes.items():
             if other is pe or not other.live or sz_reserved(other.hdbssbr):
                 continue
-            theirs = _bytes_of(other.hdbssbr)
+            theirs = hdbss_bytes(other.hdbssbr)
             apart &= theirs.stop <= own.start or own.stop <= theirs.start
             if slot in theirs:
                 yield theirs.start, _others_buffer(record, number, other)
         if apart:
             self._apart.add(record[2])
-
-
-def _bytes_of(hdbssbr: int) -> range:
-    base = hdbss_base(hdbssbr)
-    return range(base, base + ENTRY_BYTES * hdbss_capacity(hdbssbr))
 
 
 def _drains(record: RawRecord) -> bool:
@@ -247,9 +241,8 @@ def _use(page_type: int, mapped: bool, head: int) -> str:
 
 
 def _registers(look: BufferLook) -> str:
-    capacity = hdbss_capacity(look.hdbssbr)
-    base = hdbss_base(look.hdbssbr)
-    return f"HDBSSBR_EL2 = {look.hdbssbr:#x}, [{base:#x}, {base + ENTRY_BYTES * capacity:#x})"
+    memory = hdbss_bytes(look.hdbssbr)
+    return f"HDBSSBR_EL2 = {look.hdbssbr:#x}, [{memory.start:#x}, {memory.stop:#x})"
 
 
 _MOMENT = {

@@ -8,7 +8,7 @@ INDEX that was put aside, as for another vCPU, and is back has emptied nothing.
 
 from collections.abc import Iterator
 
-from qemu_model.arch.registers import SysReg
+from qemu_model.arch.registers import SysReg, hdbss_bytes
 from qemu_model.checkers.finding import Divergence
 from qemu_model.checkers.history import History
 from qemu_model.checkers.programming import first_of_each
@@ -49,11 +49,15 @@ def repeats(trace: Trace) -> Iterator[Divergence]:
                 aside[pe] = refused.pop(pe), record[0]
             elif pe in aside and record[6] == aside[pe][0][6]:
                 before, since = aside.pop(pe)
-                if not _appended(trace, pe, since, record[0]):
+                if not _appended(trace, before[9], since, record[0]):
                     refused[pe] = before
 
 
-def _appended(trace: Trace, pe: int, first: int, last: int) -> bool:
-    """Whether the PE appended something between two records: the buffer was emptied meanwhile."""
+def _appended(trace: Trace, hdbssbr: int, first: int, last: int) -> bool:
+    """Whether something was appended to a buffer between two records: it was emptied meanwhile.
+
+    On any PE: the vCPU that has it may have been elsewhere.
+    """
+    buffer = hdbss_bytes(hdbssbr)
     records = (trace.record(seq) for seq in range(first + 1, last))
-    return any(record[1] == Kind.APPEND and record[2] == pe for record in records)
+    return any(record[1] == Kind.APPEND and record[6] in buffer for record in records)

@@ -215,7 +215,9 @@ def test_writing_the_same_value_back_is_no_progress() -> None:
     ("events", "findings"),
     [
         ([written(0), written(512)], 1),
-        ([written(0), written(7), append(0, 7, pe=1), written(512)], 1),
+        ([written(0), written(7), append(0, 512 + 7, pe=1), written(512)], 1),
+        ([written(0), written(7), append(0, 512 + 7), written(512)], 1),  # of another vCPU
+        ([written(0), append(0, 7, pe=1), written(512)], 0),  # emptied, and filled elsewhere
         ([written(0), append(0, 0), written(0), written(512)], 0),  # emptied, and full again
         ([written(0), written(512), written(0)], 0),
         ([written(0), written(512), event(Kind.RESET)], 0),
