@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from qemu_model.errors import UsageError
@@ -34,10 +34,10 @@ def run_directory(keep: Path | None, runs: Path, name: str, mark: str | None) ->
 
 
 def in_use(directory: Path) -> bool:
-    """Whether the directory is that of a run that goes on."""
+    """Whether the directory is that of a run that goes on, or not ours to say."""
     try:
         os.close(_claim(directory))
-    except UsageError:
+    except (UsageError, OSError):
         return True
     return False
 
@@ -48,16 +48,17 @@ def _new(runs: Path, name: str) -> Path:
 
 
 def _in_place(directory: Path, mark: str | None) -> Path:
-    if directory.is_dir():
-        os.close(_claim(directory))
-    with suppress(OSError):
-        directory.rmdir()  # empty: the run that made it could not start
-    if directory.exists() and mark is None:
-        raise UsageError(f"the run directory {directory} is not empty: name another one")
-    if directory.exists() and mark is not None and not (directory / mark).exists():
-        raise UsageError(f"{directory} exists and is no run directory; choose another DIR")
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o700, parents=True)
+    with ExitStack() as removal:
+        if directory.is_dir():
+            removal.callback(os.close, _claim(directory))
+        with suppress(OSError):
+            directory.rmdir()  # empty: the run that made it could not start
+        if directory.exists() and mark is None:
+            raise UsageError(f"the run directory {directory} is not empty: name another one")
+        if directory.exists() and mark is not None and not (directory / mark).exists():
+            raise UsageError(f"{directory} exists and is no run directory; choose another DIR")
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(mode=0o700, parents=True)
     return directory
 
 

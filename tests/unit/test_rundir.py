@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run directories: whose place is taken, and whose is not."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from qemu_model.errors import UsageError
-from qemu_model.rundir import run_directory
+from qemu_model.rundir import in_use, run_directory
 from tests.unit.fake_run import below
 
 
@@ -59,3 +60,31 @@ def test_where_nothing_is_kept_every_run_has_a_directory_of_its_own(tmp_path: Pa
         run_directory(None, tmp_path / "runs", "a.run", "mark") as second,
     ):
         assert first != second and first.parent == second.parent == tmp_path / "runs"
+
+
+def test_two_commands_do_not_clear_the_same_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large run takes a while to remove."""
+    with run_directory(tmp_path, tmp_path, "a.run", "mark") as directory:
+        (directory / "mark").touch()
+    refused: list[str] = []
+    remove = shutil.rmtree
+
+    def rmtree(path: Path, ignore_errors: bool) -> None:
+        try:
+            with run_directory(tmp_path, tmp_path, "a.run", "mark"):
+                pass
+        except UsageError as error:
+            refused.append(str(error))
+        remove(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    with run_directory(tmp_path, tmp_path, "a.run", "mark"):
+        assert len(refused) == 1 and "a run that goes on" in refused[0]
+
+
+def test_a_directory_that_cannot_be_opened_is_left_alone(tmp_path: Path) -> None:
+    """Removed by another command meanwhile, or made by another user."""
+    assert in_use(tmp_path / "gone")
+    assert not in_use(tmp_path)
