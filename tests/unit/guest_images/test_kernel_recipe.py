@@ -224,7 +224,7 @@ def test_failed_build_says_the_first_error(recipe: Recipe) -> None:
 def test_the_log_says_what_is_being_done_now(recipe: Recipe) -> None:
     """Not only once there are some kilobytes of it."""
     logged = "grep -q 'CC      vmlinux.o' $(O)/../build.log"
-    wait = f"for i in 1 2 3 4 5 6 7 8 9 10; do {logged} && break; sleep 0.2; done"
+    wait = f"for i in $$(seq 100); do {logged} && break; sleep 0.2; done"
     recipe.makefile(broken=f"{wait}; {logged} || exit 1")
     assert recipe.run().returncode == 0
 
