@@ -17,14 +17,6 @@ PATIENCE = 5000
 """Milliseconds for a payload that takes some tens of them: a guest that gets nowhere is told."""
 
 
-LEAK, LEAK_MEMORY = 128, 256
-"""MiB of which it shows that they have been lost, and those of the machine that this is for."""
-_REST_GPA = 0x8_0000_0000
-_REST_PAGES = 96 * 256
-"""With the 32 MiB that the agent leaves to others this is the rest of the memory, kernel included:
-it is there only if nothing was lost."""
-
-
 @dataclass(frozen=True)
 class Uapi:
     """How userspace drives the kernel's HDBSS.
@@ -55,6 +47,14 @@ class Needs:
     """A symbol that its kernel has if it is built with what the scenario uses."""
     config: str = ""
     """The options that bring the symbol, for those who wonder why a scenario is skipped."""
+
+
+LEAK = Needs.memory // 2
+"""MiB of which it shows that they have been lost; a kernel may have as much for itself."""
+_REST_GPA = 0x8_0000_0000
+_REST_PAGES = (Needs.memory - LEAK - 32) * 256
+"""With the 32 MiB that the agent leaves to others this is the other half of the memory: it is
+there only if nothing was lost."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,10 @@ class Script:
                     self("await", slot, page=page)
 
     def nothing_leaked(self) -> None:
-        """Demand that LEAK MiB, which may have been lost, have not been; a slot without use."""
+        """Demand that LEAK MiB, which may have been lost, have not been.
+
+        A slot without use, in a VM on a machine with the usual memory.
+        """
         self("slot", 126, gpa=hex(_REST_GPA), pages=_REST_PAGES, mem="anon")
         self("unslot", 126)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """KVM_CAP_ARM_HW_DIRTY_STATE_TRACK: every argument, and kernels or PEs without it."""
 
-from qemu_model.scenarios.scenario import LEAK, LEAK_MEMORY, SLOT_GPA, Needs, Scenario, Script
+from qemu_model.scenarios.scenario import LEAK, SLOT_GPA, Needs, Scenario, Script
 
 _ENOMEM = "ret=-1 errno=ENOMEM"
 _RARE = 5
@@ -170,7 +170,6 @@ SCENARIOS = (
         "what was allocated or set before the failure stays",
         _alloc_fails,
         needs=Needs(
-            memory=LEAK_MEMORY,
             symbol="fail_page_alloc_debugfs",
             config="CONFIG_FAIL_PAGE_ALLOC and CONFIG_FAULT_INJECTION_DEBUG_FS",
         ),
