@@ -98,6 +98,20 @@ def test_bad_options(bench: Bench, tmp_path: Path, options: str, text: str) -> N
     assert text in lines[0]
 
 
+def refused(argv: list[str]) -> list[str]:
+    """What a machine says that ends before it has begun."""
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=RUN_LIMIT,
+        check=False,
+    )
+    assert done.returncode == 1
+    return done.stderr.splitlines()
+
+
 @pytest.mark.parametrize(
     ("ram", "share", "text"),
     [("ram", "off", "is not shared"), ("another", "on", "is not the machine's RAM")],
@@ -109,16 +123,8 @@ def test_ram_that_is_not_the_machines(
     with (tmp_path / "another").open("wb") as file:
         file.truncate(256 << 20)
     argv = bench.argv("append", tmp_path, plugin_options=f"ram={tmp_path / ram}")
-    done = subprocess.run(
-        [word.replace("share=on", f"share={share}") for word in argv],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=RUN_LIMIT,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert [text in line for line in done.stderr.splitlines()] == [True]
+    lines = refused([word.replace("share=on", f"share={share}") for word in argv])
+    assert [text in line for line in lines] == [True]
 
 
 @pytest.mark.parametrize(
@@ -134,16 +140,7 @@ def test_a_cpu_that_will_not_do(
 ) -> None:
     argv = bench.argv("append", tmp_path)
     assert instead != word in argv
-    done = subprocess.run(
-        [instead if part == word else part for part in argv],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=RUN_LIMIT,
-        check=False,
-    )
-    assert done.returncode == 1
-    lines = done.stderr.splitlines()
+    lines = refused([instead if part == word else part for part in argv])
     assert len(lines) == 1
     assert lines[0].startswith("hdbss: QEMU's CPU has no ")
     assert text in lines[0]
