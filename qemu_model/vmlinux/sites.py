@@ -8,6 +8,7 @@ where it will stand.
 
 from __future__ import annotations
 
+import re
 import struct
 from array import array
 from collections.abc import Iterator, Mapping
@@ -161,6 +162,18 @@ def barrier(word: int) -> Role | None:
     if word & _ISB_MASK == _ISB:
         return Role.ISB
     return Role.DSB if word & _DSB_MASK in (_DSB, _DSB_NXS) else None
+
+
+_SETS_BUFFER = re.compile(
+    b"[\\x40-\\x5e]"  # Xt, any but XZR: to write 0 is no more than an initialization
+    + re.escape(struct.pack("<I", 0xD500_0000 | SysReg.HDBSSBR_EL2)[1:]),
+    re.DOTALL,
+)
+
+
+def sets_buffer(code: bytes) -> bool:
+    """Whether there is an instruction that gives a PE a buffer, in code without symbols."""
+    return any(found.start() % 4 == 0 for found in _SETS_BUFFER.finditer(code))
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,22 @@ import pytest
 from qemu_model import runner
 from qemu_model.arch.registers import SysReg
 from qemu_model.channel import parse
-from qemu_model.errors import InfrastructureError
+from qemu_model.errors import InfrastructureError, UsageError
 from qemu_model.machine.progress import SilentProgress
-from qemu_model.probe import probe_program, probe_uapi, recognise, require_boots
+from qemu_model.probe import (
+    effect_program,
+    known,
+    loads_buffer,
+    probe_program,
+    probe_uapi,
+    recognise,
+    require_boots,
+)
 from qemu_model.program import parse as parse_program
 from qemu_model.runner import Bench
 from qemu_model.scenarios.scenario import Uapi
 from qemu_model.trace import Kind
-from tests.unit.checkers.factory import Event, append, channel_bytes, event
+from tests.unit.checkers.factory import Event, append, channel_bytes, event, make_trace, mark
 from tests.unit.fake_run import FakeMachine, below, fake_bench
 
 GOOD, BAD = "result ret=0 errno=0", "result ret=-1 errno=22 errname=EINVAL"
@@ -120,6 +128,60 @@ def test_a_capability_that_takes_everything_does_not_hide_the_right_one() -> Non
     assert recognised(always | never | answers(NUMBER)) == NUMBER
 
 
+# --- the effect ---------------------------------------------------------------
+
+
+NOTHING: Says = {line: (BAD,) for lines in LINES.values() for line in lines}
+"""What a kernel says that knows no capability."""
+
+
+def asked_of(says: Says) -> list[int]:
+    return known(parse(channel_bytes(PROGRAM.text, NOTHING | says)), LINES)
+
+
+@pytest.mark.parametrize("step", range(6))
+@pytest.mark.parametrize("check", [OFFERED, "result ret=0 errno=0"])
+def test_what_is_offered_or_enabled_is_tried(step: int, check: str) -> None:
+    other = BAD if SIGNATURE[step] == GOOD else GOOD
+    says = answers(NUMBER, (*SIGNATURE[:step], other, *SIGNATURE[step + 1 :]), check)
+    assert asked_of(says) == ([] if step == 1 and check != OFFERED else [NUMBER])
+
+
+def test_what_is_neither_is_not_tried() -> None:
+    nothing = answers(NUMBER, (GOOD, BAD, BAD, GOOD, BAD, GOOD), "result ret=0 errno=0")
+    assert asked_of(nothing) == asked_of({}) == []
+    assert known(parse(b""), LINES) == []
+
+
+def test_the_effect_is_tried_on_a_vm_of_its_own_with_a_guest() -> None:
+    program, lines = effect_program([NUMBER, 300])
+    assert parse_program(program.text).operations == program.operations
+    names = [operation.name for operation in program]
+    assert names == ["uapi", *["vm", "vcpu", "enable-cap", "slot", "run", "destroy"] * 2]
+    operations = {operation.line: operation for operation in program}
+    for line, number in lines.items():
+        assert operations[line].name == "run"
+        enable = operations[line - 2]
+        assert [enable.number(key) for key in ("cap", "a0", "a1")] == [number, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("events", "found"),
+    [
+        ([mark(6), BR_WRITTEN, mark(6, 1)], NUMBER),
+        ([mark(12), BR_WRITTEN], 300),
+        ([mark(6), mark(6, 1), BR_WRITTEN], None),  # not by a guest's run
+        ([mark(7), BR_WRITTEN, mark(7, 1)], None),
+        ([mark(6), event(Kind.WRITE, SysReg.HDBSSBR_EL2), mark(6, 1)], None),  # no buffer
+        ([mark(6), event(Kind.WRITE, SysReg.VTCR_EL2, 1), mark(6, 1)], None),
+    ],
+)
+def test_a_buffer_that_is_loaded_in_the_line_of_a_capability(
+    events: list[Event], found: int | None
+) -> None:
+    assert loads_buffer(make_trace(events), {6: NUMBER, 12: 300}) == found
+
+
 # --- the whole probe ----------------------------------------------------------
 
 
@@ -144,6 +206,41 @@ def test_a_capability_is_found(tmp_path: Path, machine: FakeMachine) -> None:
 def test_a_kernel_that_programs_the_buffer_by_itself(tmp_path: Path, machine: FakeMachine) -> None:
     machine.events = [BR_WRITTEN]
     assert probed(fake_bench(tmp_path)) == Uapi("auto")
+
+
+@pytest.mark.parametrize(
+    ("step", "check"),
+    [
+        *((step, OFFERED) for step in range(6)),
+        # Neither offered nor to be had: see the next test.
+        *((step, "result ret=0 errno=0") for step in range(6) if step != 1),
+    ],
+)
+def test_a_capability_with_a_wrong_answer_is_no_plain_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, check: str
+) -> None:
+    """Or its HDBSS would not be tried at all, and everything would agree."""
+    other = BAD if SIGNATURE[step] == GOOD else GOOD
+    says = NOTHING | answers(NUMBER, (*SIGNATURE[:step], other, *SIGNATURE[step + 1 :]), check)
+    (line,) = effect_program([NUMBER])[1]
+    first = FakeMachine(says=says)
+    second = FakeMachine(events=[mark(line), BR_WRITTEN, mark(line, 1)])
+    machines = [first, second]
+    monkeypatch.setattr(runner, "run_machine", lambda *a, **k: machines.pop(0)(*a, **k))
+    assert probed(fake_bench(tmp_path)) == Uapi("cap", NUMBER)
+    assert second.programs == [effect_program([NUMBER])[0].text]
+
+
+def test_code_for_hdbss_that_nothing_starts_is_no_plain_kernel(
+    tmp_path: Path, machine: FakeMachine
+) -> None:
+    bench = fake_bench(tmp_path)
+    image = bench.kernel.image
+    image.write_bytes(image.read_bytes().ljust(64, b"\0") + b"\x43\x23\x1c\xd5")
+    machine.says = NOTHING
+    with pytest.raises(UsageError, match=r"HDBSSBR_EL2, but .* from 220 to 319 .* --uapi"):
+        probed(bench)
+    assert len(machine.programs) == 1
 
 
 @pytest.mark.parametrize(

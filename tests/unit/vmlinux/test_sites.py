@@ -18,6 +18,7 @@ from qemu_model.vmlinux.sites import (
     Tlbi,
     decode,
     find_sites,
+    sets_buffer,
     tlbi,
 )
 from tests.unit.vmlinux.kernel_like import (
@@ -292,3 +293,23 @@ def test_barriers_are_found_apart(tmp_path: Path) -> None:
 def test_barriers_that_alternatives_put_in(tmp_path: Path) -> None:
     elf, sites = sites_of(tmp_path, KERNEL + alternative("dsb sy"))
     assert {elf.name_of(a): site.role for a, site in sites.barriers.items()}["patched"] is Role.DSB
+
+
+@pytest.mark.parametrize("rt", [0, 7, 30])
+def test_code_that_gives_a_pe_a_buffer(rt: int) -> None:
+    word = struct.pack("<I", 0xD51C_2340 | rt)  # msr S3_4_C2_C3_2, x<rt>
+    assert sets_buffer(bytes(8) + word + bytes(4))
+    assert not sets_buffer(bytes(2) + word + bytes(2))
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        0xD51C_235F,  # msr HDBSSBR_EL2, xzr
+        0xD53C_2340,  # mrs x0, HDBSSBR_EL2
+        0xD51C_2360,  # msr HDBSSPROD_EL2, x0
+        0x001C_2340,  # the number of HDBSSBR_EL2 in a table
+    ],
+)
+def test_other_code_gives_none(word: int) -> None:
+    assert not sets_buffer(struct.pack("<I", word) * 3)
