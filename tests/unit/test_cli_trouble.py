@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from qemu_model import runner, session
+from qemu_model import cli, runner, session
 from qemu_model.cli import main
 from qemu_model.errors import InfrastructureError, Unsupported, UsageError
 from qemu_model.machine.cache import file_trouble
+from qemu_model.machine.doctor import Check
 from qemu_model.report.result import Exit
 from qemu_model.scenarios.scenario import Uapi
 from tests.unit.fake_run import FakeMachine, fake_bench
@@ -156,3 +157,23 @@ def _unread(words: list[str]) -> "subprocess.CompletedProcess[str]":
         )
     finally:
         os.close(writer)
+
+
+@pytest.mark.parametrize(
+    ("missing", "code"),
+    [
+        ([], Exit.AGREE),
+        ([Check("gdb", False, "not found", needed=False)], Exit.AGREE),
+        ([Check("flex", False, "not found", "apt install flex")], Exit.INFRASTRUCTURE),
+    ],
+)
+def test_what_the_doctor_says(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    missing: list[Check],
+    code: int,
+) -> None:
+    checks = [Check("Python", True, "3.11"), *missing]
+    monkeypatch.setattr(cli, "examine", lambda cache: checks)
+    assert main(["doctor"]) == code
+    assert capsys.readouterr().out.splitlines() == [str(check) for check in checks]

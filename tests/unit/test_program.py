@@ -52,6 +52,25 @@ def test_an_argument_that_is_missing_or_no_number_is_refused(text: str) -> None:
         operation.number("gpa") if "gpa" in text else operation.subject()
 
 
+DEMANDED = {
+    *("bitmap.stride", "bitmap.random", "bitmap.manual-protect", "bitmap.initially-set"),
+    *("bitmap.two-slots", "buffer.orders", "buffer.full"),
+    *("flush.put", "flush.request", "flush.fault"),
+    *("uapi.matrix", "uapi.nvhe", "uapi.no-feature"),
+    *("smp.two-vcpus", "smp.move", "vcpu.late"),
+    *("huge.thp", "atomics", "readonly.slot", "slot.recreate"),
+    *("off.pending", "off.on-again", "teardown.enabled"),
+    *("migrate.precopy", "baseline.write-protect"),
+}
+"""What the bench has been asked for by name."""
+
+
+def test_the_catalogue_has_what_was_asked_for_and_no_name_twice() -> None:
+    names = [scenario.name for scenario in SCENARIOS]
+    assert {*names} >= DEMANDED
+    assert len({*names}) == len(names)
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_every_scenario_says_what_it_is_for_and_is_the_same_for_a_seed(scenario: Scenario) -> None:
     assert scenario.purpose and scenario.catches and "\n" not in scenario.purpose
