@@ -81,6 +81,10 @@ FOUND: dict[str, tuple[tuple[str, str], ...]] = {
     "only-permission": (("fault.abort-precise", "lost"),),
     "no-protect": (("log.running", "lost"), ("huge.thp", "lost")),
     "leaks": (("teardown.enabled", "uapi"), ("uapi.alloc-fails", "uapi")),
+    "clear-unprotected": (("bitmap.manual-protect", "lost"), ("bitmap.initially-set", "lost")),
+    "plain-unprotected": (("baseline.write-protect", "lost"),),
+    "always-offered": (("uapi.nvhe", "uapi"), ("uapi.no-feature", "uapi")),
+    "off-refused": (("uapi.matrix", "uapi"),),
 }
 """By mutant: scenarios that have to fail, each with the checker that names the cause."""
 
@@ -124,6 +128,17 @@ def test_a_kernel_with_another_capability_number_runs(mutant: Path, tmp_path: Pa
     found = hdbss(*words)
     assert found.returncode == 0, found.stdout + found.stderr
     assert f"--uapi cap:{number[1]}" in found.stderr
+
+
+@pytest.mark.parametrize("mutant", ["off-refused"], indirect=True)
+def test_a_kernel_whose_capability_answers_wrongly_is_asked_further(mutant: Path) -> None:
+    """It must not be taken for one without HDBSS, with which everything agrees."""
+    vmlinux = mutant.with_name("vmlinux")
+    done = hdbss("run", "bitmap.stride", "uapi.matrix", "--kernel", mutant, "--vmlinux", vmlinux)
+    assert done.returncode == Exit.DIVERGENCE, done.stdout + done.stderr
+    assert "driven by --uapi cap:" in done.stderr
+    assert "bitmap.stride [parallel] agree" in done.stdout
+    assert "uapi.matrix [parallel] DIVERGE" in done.stdout
 
 
 @pytest.mark.parametrize("mutant", ["by-itself"], indirect=True)
