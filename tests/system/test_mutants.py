@@ -78,6 +78,11 @@ def mutant(tree: Tree, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 FOUND: dict[str, tuple[tuple[str, str], ...]] = {
     "fsc-ignored": (("fault.abort-dirty", "lost"), ("fault.abort-late", "lost")),
+    "fsc-stays": (("fault.abort", "liveness"), ("fault.gpf", "liveness")),
+    "index-not-written": (
+        ("fault.unknown-registers", "programming"),
+        ("fault.hotplug", "programming"),
+    ),
     "only-permission": (("fault.abort-precise", "lost"),),
     "no-protect": (("log.running", "lost"), ("huge.thp", "lost")),
     "leaks": (("teardown.enabled", "uapi"), ("uapi.alloc-fails", "uapi")),
