@@ -32,6 +32,8 @@ def check(run: Run, history: History) -> list[Divergence]:
             continue
         for key, value in expectation(operation).items():
             seen = _seen(result, key)
+            if key == "changed" and value != "0" and history.told > 0:
+                continue  # a payload that was ended has not stored everything
             if key == "lines" and seen.isdecimal():
                 seen = str(int(seen) - noise(run.observations.frames, operation.line))
             if seen not in value.split("|"):

@@ -65,7 +65,7 @@ def _full(s: Script) -> None:
     for count in counts:
         # A guest that never gets past the full buffer is told within the limit.
         s.stride(count, limit=PATIENCE)
-        s.harvest()
+        s.harvest(changed=count)
     s.reaches(*s.size(("entries>=5600", "refusals>=7"), ("entries>=513", "refusals>=1")))
 
 
@@ -79,7 +79,7 @@ def _refill(s: Script) -> None:
     s("snapshot", 0)
     for _ in range(2):
         s.stride(pages, limit=PATIENCE)
-        s.harvest()
+        s.harvest(changed=pages)
     s.reaches(f"entries>={pages}", "refusals>=1")
 
 

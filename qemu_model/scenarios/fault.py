@@ -24,7 +24,7 @@ def _rounds(s: Script, pages: int = _PAGES, rounds: int = 4) -> None:
     s("pin", "fifo", vcpu=0, cpu=1)
     for _ in range(rounds):
         s.stride(pages, limit=PATIENCE)
-        s.harvest()
+        s.harvest(changed=pages)
 
 
 def _one_fault(s: Script) -> None:

@@ -61,7 +61,7 @@ def _fault(s: Script) -> None:
         s.payload("start", "stride", 1, each, first=second, offset=64)
         s("wait", 0)
         s("wait", 1)
-        s.harvest()
+        s.harvest(changed=each + second)
     s.reaches(f"entries>={s.size(2048, 1024)}", "refusals>=2")
 
 

@@ -40,7 +40,7 @@ def _atomics(s: Script) -> None:
     s("snapshot", 0)
     for how in ("ldadd", "swp", "cas", "stxr", "ldadd"):
         s.payload("run", "atomic", 0, pages, how=how, limit=PATIENCE)
-        s.harvest()
+        s.harvest(changed=pages)
     s.reaches(f"entries>={3 * pages}", *s.size(("refusals>=4",), ()))
 
 

@@ -148,9 +148,13 @@ class Script:
         gpa = hex(SLOT_GPA + first * PAGE)
         self(verb, vcpu, kind, gpa=gpa, count=count, stride=step * PAGE, **args)
 
-    def harvest(self, slot: int = 0) -> None:
-        """With the vCPUs out of the guest: what has changed, then what the kernel reports."""
-        self("compare", slot)
+    def harvest(self, slot: int = 0, changed: int | None = None) -> None:
+        """With the vCPUs out of the guest: what has changed, then what the kernel reports.
+
+        ``changed`` is the number of pages that were stored to: who drops a store when it is
+        refused has nothing to report.
+        """
+        self("compare", slot, expect=None if changed is None else f"ret=0 changed={changed}")
         self("get", slot)
 
     def harvest_running(self, slot: int = 0) -> None:

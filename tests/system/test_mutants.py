@@ -83,6 +83,10 @@ FOUND: dict[str, tuple[tuple[str, str], ...]] = {
         ("fault.unknown-registers", "programming"),
         ("fault.hotplug", "programming"),
     ),
+    "store-dropped": (
+        *(("atomics", "uapi"), ("flush.fault", "uapi"), ("fault.full-early", "uapi")),
+        *(("buffer.full", "uapi"), ("buffer.refill", "uapi")),
+    ),
     "only-permission": (("fault.abort-precise", "lost"),),
     "no-protect": (("log.running", "lost"), ("huge.thp", "lost")),
     "leaks": (("teardown.enabled", "uapi"), ("uapi.alloc-fails", "uapi")),

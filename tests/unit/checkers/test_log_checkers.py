@@ -208,6 +208,25 @@ def test_who_waits_for_a_payload_that_has_failed_waits_in_vain(
     assert len(uapi.check(run, told(run))) == findings
 
 
+@pytest.mark.parametrize(
+    ("wanted", "seen", "ends", "findings"),
+    [
+        (3, 3, False, 0),
+        (3, 2, False, 1),
+        (3, 2, True, 0),  # the payload was ended before it had stored everything
+        (0, 1, True, 1),  # but nobody may store to a page that is read-only
+    ],
+)
+def test_a_store_that_was_dropped_is_a_finding(
+    wanted: int, seen: int, ends: bool, findings: int
+) -> None:
+    program = f"{PROGRAM}compare 0 # expect ret=0 changed={wanted}\n"
+    says = {11: [f"result ret=0 errno=0 changed={seen}"]} | ({RUN: [ENDED]} if ends else {})
+    run = make_run(program, says, [FAULT] if ends else [])
+    found = uapi.check(run, told(run))
+    assert [f"changed = {seen}" in finding.seen for finding in found] == [True] * findings
+
+
 def test_conditions_are_not_asked_of_what_somebody_else_has_injected() -> None:
     run = make_run("# reach entries>=9\n" + PROGRAM, trace=[append(3, 0)])
     foreign = replace(run, about=replace(run.about, foreign=True))
