@@ -203,7 +203,7 @@ SCENARIOS = (
     Scenario(
         "fault.gpf-precise",
         "the Granule Protection Fault of an entry is told by a Data Abort with HDBSSF",
-        "HDBSSF is looked at for Permission faults only: a fault that nobody handles",
+        "the store that met it is taken for one that was done; an abort that the kernel dies of",
         _one_fault,
         styles=_STYLES,
         inject=(f"gpf,{_FAULTY},report=precise",),
