@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -131,14 +132,7 @@ def test_nobody_reads_the_verdict(
 @pytest.mark.parametrize("words", [["list"], ["doctor"]])
 def test_no_space_for_the_output(words: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "qemu_model.cli", *words],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = _hdbss(words, full)
     assert done.returncode == Exit.INFRASTRUCTURE
     assert done.stderr == "hdbss: cannot write the output: No space left on device\n"
 
@@ -147,16 +141,20 @@ def _unread(words: list[str]) -> "subprocess.CompletedProcess[str]":
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        return subprocess.run(
-            [sys.executable, "-m", "qemu_model.cli", *words],
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return _hdbss(words, writer)
     finally:
         os.close(writer)
+
+
+def _hdbss(words: list[str], stdout: int | IO[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "qemu_model.cli", *words],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(

@@ -93,37 +93,27 @@ def test_the_program_reaches_the_machine(tmp_path: Path) -> None:
     assert outcome.channel.bye
 
 
-def test_progress_tells_stages_and_lines(tmp_path: Path) -> None:
+def statuses(tmp_path: Path, behaviour: str) -> list[str]:
+    """What is told of a machine while it runs."""
     progress = Statuses()
+    qemu = fake_qemu(tmp_path, behaviour)
+    run_machine(fake_spec(tmp_path), qemu, "vm\n", tmp_path / "run", QUICK, progress)
+    return progress.texts
+
+
+def test_progress_tells_stages_and_lines(tmp_path: Path) -> None:
     behaviour = (
         "boot(); time.sleep(.5); agent.write(HELLO + BEGIN); time.sleep(.5); agent.write(BYE)"
     )
-    run_machine(
-        fake_spec(tmp_path),
-        fake_qemu(tmp_path, behaviour),
-        "vm\n",
-        tmp_path / "run",
-        QUICK,
-        progress,
-    )
-    assert progress.texts[-2:] == ["init started", "line 1 of 1: vm"]
+    assert statuses(tmp_path, behaviour)[-2:] == ["init started", "line 1 of 1: vm"]
 
 
 def test_progress_goes_on_where_the_machine_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qemu_model.machine.vm._REPEAT", 0.5)
-    progress = Statuses()
-    behaviour = "boot(); time.sleep(2); agent.write(HELLO + BEGIN + BYE)"
-    run_machine(
-        fake_spec(tmp_path),
-        fake_qemu(tmp_path, behaviour),
-        "vm\n",
-        tmp_path / "run",
-        QUICK,
-        progress,
-    )
-    assert any(text.startswith("init started, ") for text in progress.texts), progress.texts
+    told = statuses(tmp_path, "boot(); time.sleep(2); agent.write(HELLO + BEGIN + BYE)")
+    assert any(text.startswith("init started, ") for text in told), told
 
 
 def test_frames_on_a_shared_console(tmp_path: Path) -> None:
