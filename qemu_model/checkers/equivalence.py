@@ -38,6 +38,10 @@ anomalies   For each stretch which of those a kernel can cause: a buffer outside
             a reserved SZ.
 =========== ==================================================================
 
+A late HDBSSPROD_EL2.FSC is shown by the next guest exit, and an interrupt brings that at any
+time.  Where the runs have lost different numbers of entries to one, what the guest stored
+from there on is chance: the comparison ends before that line, and says so.
+
 Not compared: READ, ENTRY, EXIT and RESET records, physical addresses, times, texts, what
 the kernel does before the program's first line and the registers after its last.  A
 scenario with endless payloads has to let them get through all their pages after
@@ -48,6 +52,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from qemu_model.arch import syndrome
 from qemu_model.arch.entry import TTWL, ttwl_to_level
@@ -86,6 +91,8 @@ class Comparison:
     """Stretches in which vCPUs ran freely, so that their entries were compared as a set."""
     entries: int
     """Entries of the reference run."""
+    until: int | None = None
+    """The line from which on nothing was compared; None if there is none."""
 
 
 def require_same_program(reference: Run, other: Run) -> None:
@@ -118,10 +125,20 @@ def compare(reference: Run, other: Run) -> Comparison:
     """Find the first difference in the program's order; UsageError for different programs."""
     require_same_program(reference, other)
     sides = Side(reference), Side(other)
-    plan = cut(reference.program)
+    whole = cut(reference.program)
+    plan = [*takewhile(lambda stretch: not _shown_by_chance(stretch, sides), whole)]
+    until = whole[len(plan)].operations[0].line if len(plan) < len(whole) else None
     free = sum(stretch.kind is Kind.FREE for stretch in plan)
     found = next(_differences(plan, sides), None)
-    return Comparison(found, len(plan) - free, free, sides[0].entries)
+    return Comparison(found, len(plan) - free, free, sides[0].entries, until)
+
+
+def _shown_by_chance(stretch: Stretch, sides: tuple[Side, Side]) -> bool:
+    """Whether a late FSC was shown at different stores: by a guest exit, in one of the runs."""
+    if not all(any(side.of(RecordKind.LATE, stretch)) for side in sides):
+        return False
+    ours, theirs = (sum(1 for _ in side.of(RecordKind.LOST, stretch)) for side in sides)
+    return ours != theirs
 
 
 def _differences(plan: Sequence[Stretch], sides: tuple[Side, Side]) -> Iterator[Difference]:

@@ -11,7 +11,10 @@ from qemu_model.trace import Kind, RawRecord, describe
 
 _AROUND = 3
 """Records that are shown before and after the one that differs."""
-_KEPT = (Kind.APPEND, Kind.REFUSE, Kind.WRITE, Kind.ANOMALY, Kind.INJECT)
+_KEPT = (
+    *(Kind.APPEND, Kind.REFUSE, Kind.WRITE, Kind.ANOMALY),
+    *(Kind.INJECT, Kind.LOST, Kind.LATE),
+)
 
 
 class Side:

@@ -30,6 +30,11 @@ def block(
         f"  compared:  {comparison.exact} stretches of the program in their order, "
         f"{comparison.sets} as sets, {comparison.entries} entries of the reference"
     )
+    if comparison.until is not None:
+        lines.append(
+            f"  not compared: line {comparison.until} and what follows: an interrupt showed a late "
+            "HDBSSPROD_EL2.FSC earlier in one of the runs"
+        )
     if found:
         lines += [f"  {text}" for text in _difference(found, other[1])]
     return printable("\n".join(lines))

@@ -360,6 +360,24 @@ def test_what_timing_decides_is_no_difference(
     assert difference(change, program) is None
 
 
+def _late(lost: int, made: Made) -> None:
+    made.lines[SECOND] += [event(Kind.LOST, GPA, pe=CPU)] * lost + [event(Kind.LATE, pe=CPU)]
+
+
+@pytest.mark.parametrize(("lost", "until"), [((3, 9), SECOND), ((9, 9), None)])
+def test_a_late_fault_that_an_exit_shows_ends_the_comparison(
+    lost: tuple[int, int], until: int | None
+) -> None:
+    reference, other = Made(), Made()
+    for made, count in zip((reference, other), lost, strict=True):
+        _late(count, made)
+    other.says[14] = [pages("reported", "0-2"), RESULT]  # a difference behind it
+    found = compare(reference.run(), other.run())
+    assert found.until == until and (found.difference is None) == (until is not None)
+    take(FIRST, Kind.INJECT)(other)  # and one before it
+    assert compare(reference.run(), other.run()).difference is not None
+
+
 def test_kinds_of_refusals_count_even_where_their_places_do_not() -> None:
     esr = refuse(2, hdbssf=False)[2][1]
     found = difference(alter(SECOND, Kind.REFUSE, fields={1: esr}), ONE_CPU)
