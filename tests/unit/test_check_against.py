@@ -8,7 +8,17 @@ import pytest
 
 from qemu_model.cli import main
 from qemu_model.report.result import Exit
-from tests.unit.checkers.factory import Event, append, channel_bytes, entry, leave, make_trace, mark
+from qemu_model.trace import Kind
+from tests.unit.checkers.factory import (
+    Event,
+    append,
+    channel_bytes,
+    entry,
+    event,
+    leave,
+    make_trace,
+    mark,
+)
 
 PROGRAM = """uapi cap=300
 vm
@@ -81,6 +91,16 @@ def test_a_difference_is_explained(
     assert next(line for line in lines if line.startswith("> #")).startswith("> #5 PE 0 APPEND")
     assert "records around it in reference:" in lines and "records around it in other:" in lines
     assert "hdbss run by.hand --mode deterministic" in lines
+
+
+def test_what_was_not_compared_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lost, late = event(Kind.LOST, 0x4000_0000), event(Kind.LATE)
+    one = kept(tmp_path / "one", "parallel", [*ENTRIES, lost, late])
+    other = kept(tmp_path / "other", "deterministic", [*ENTRIES, lost, lost, late])
+    assert main(["check", "--against", str(one), str(other)]) == Exit.AGREE
+    assert "not compared: line 5 and what follows" in capsys.readouterr().out
+    assert main(["check", "--against", str(one), str(one)]) == Exit.AGREE
+    assert "not compared" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
